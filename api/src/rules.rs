@@ -1,0 +1,274 @@
+//! The CEL rules of the CRDs, with messages that name the field.
+//!
+//! Rules sit on the required `spec` (transition rules on optional fields would
+//! never see a removal). Immutability compares meaning, not spelling, so that a
+//! client which decodes and re-encodes the whole object is not refused.
+
+use serde::Serialize;
+
+/// One `x-kubernetes-validations` entry.
+#[derive(Debug, Clone, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Rule {
+    /// CEL over `self` and, in a transition rule, `oldSelf`.
+    pub rule: String,
+    /// What a person reads.
+    pub message: String,
+    /// Field that the error names, relative to where the rule sits.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub field_path: String,
+}
+
+fn rule(path: &str, message: &str, rule: impl Into<String>) -> Rule {
+    Rule { rule: rule.into(), message: message.into(), field_path: path.into() }
+}
+
+/// `has()` for a whole path: `a.b` is `has(X.a) && has(X.a.b)`.
+fn has(subject: &str, path: &str) -> String {
+    let mut prefix = subject.to_owned();
+    let steps: Vec<String> = path
+        .split('.')
+        .map(|step| {
+            prefix = format!("{prefix}.{step}");
+            format!("has({prefix})")
+        })
+        .collect();
+    steps.join(" && ")
+}
+
+/// The value at `path`, or `default` (a CEL literal).
+fn value_or(subject: &str, path: &str, default: &str) -> String {
+    format!("({} ? {subject}.{path} : {default})", has(subject, path))
+}
+
+fn immutable(path: &str, default: &str) -> Rule {
+    let (new, old) = (value_or("self", path, default), value_or("oldSelf", path, default));
+    rule(&format!(".{path}"), &format!("{path} is immutable"), format!("{new} == {old}"))
+}
+
+fn duration_of(subject: &str, path: &str, default: &str) -> String {
+    let is_duration = format!("{} && {subject}.{path}.matches('{DURATION}')", has(subject, path));
+    format!("({is_duration} ? duration({subject}.{path}) : duration('{default}'))")
+}
+
+/// [`crate::duration::PATTERN`] without the micro sign, which no Kubernetes client writes in UTF-8 escapes.
+const DURATION: &str = r"^([0-9]+([.][0-9]+)?(ns|us|µs|ms|s|m|h))+$";
+
+fn immutable_duration(path: &str, default: &str) -> Rule {
+    let (new, old) = (duration_of("self", path, default), duration_of("oldSelf", path, default));
+    rule(&format!(".{path}"), &format!("{path} is immutable"), format!("{new} == {old}"))
+}
+
+fn positive_duration(path: &str) -> Rule {
+    let value = duration_of("self", path, "1s");
+    rule(&format!(".{path}"), &format!("{path} must be more than 0s"), format!("{value} > duration('0s')"))
+}
+
+fn quantities_unchanged(path: &str) -> Rule {
+    let (new, old) = (value_or("self", path, "{}"), value_or("oldSelf", path, "{}"));
+    rule(
+        &format!(".{path}"),
+        &format!("{path} is immutable"),
+        format!(
+            "size({new}) == size({old}) && {new}.all(k, k in {old} && \
+             quantity(string({new}[k])).compareTo(quantity(string({old}[k]))) == 0)"
+        ),
+    )
+}
+
+fn not_negative(path: &str) -> Rule {
+    let map = value_or("self", path, "{}");
+    rule(
+        &format!(".{path}"),
+        &format!("{path} must not be negative"),
+        format!("{map}.all(k, !string({map}[k]).startsWith('-'))"),
+    )
+}
+
+fn unavailable(path: &str, condition: &str) -> Rule {
+    rule(&format!(".{path}"), &format!("{path} is not available yet"), condition)
+}
+
+/// Rules on the Run as a whole.
+pub fn run_root() -> Vec<Rule> {
+    let terminal = "has(oldSelf.status) && has(oldSelf.status.phase) && \
+                    oldSelf.status.phase in ['Succeeded', 'Failed', 'Timeout', 'Cancelled']";
+    let same = |field: &str| {
+        format!(
+            "has(self.status.{field}) == has(oldSelf.status.{field}) && \
+             (!has(self.status.{field}) || self.status.{field} == oldSelf.status.{field})"
+        )
+    };
+    let field = |name: &str| {
+        rule(
+            ".status",
+            &format!("status.{name} is final once the Run has ended"),
+            format!("!({terminal}) || (has(self.status) && {})", same(name)),
+        )
+    };
+    vec![
+        rule(
+            "",
+            "metadata.name must be at most 253 characters",
+            "size(self.metadata.name) <= 253",
+        ),
+        field("phase"),
+        field("reason"),
+        field("attempt"),
+    ]
+}
+
+/// Rules on `Run.spec`.
+pub fn run_spec() -> Vec<Rule> {
+    let inline = "(has(self.source) && has(self.source.inline) && self.source.inline != '')";
+    let repo = "(has(self.source) && has(self.source.repoURL) && self.source.repoURL != '')";
+    let function = "(has(self.mode) && has(self.mode.function))";
+    let relative = |path: &str| {
+        let value = value_or("self", path, "''");
+        format!("!{value}.startsWith('/') && !{value}.split('/').exists(s, s == '..')")
+    };
+    let mut rules = vec![
+        rule(".source", "source takes inline or repoURL, not both", format!("!({inline} && {repo})")),
+        rule(
+            ".source.commitSHA",
+            "source.commitSHA needs source.repoURL",
+            format!("{} == '' || {repo}", value_or("self", "source.commitSHA", "''")),
+        ),
+        rule(
+            ".source.inlinePath",
+            "source.inlinePath must be relative, without empty, . or .. segments",
+            format!(
+                "{p} == '' || !{p}.split('/').exists(s, s in ['', '.', '..'])",
+                p = value_or("self", "source.inlinePath", "''")
+            ),
+        ),
+        rule(
+            ".source.inlinePath",
+            "source.inlinePath goes with mode.function and source.inline, and with nothing else",
+            format!("({} != '') == ({function} && {inline})", value_or("self", "source.inlinePath", "''")),
+        ),
+        rule(
+            ".mode",
+            "mode takes task or function, not both",
+            "!has(self.mode) || !(has(self.mode.task) && has(self.mode.function))",
+        ),
+        rule(
+            ".mode.task.entrypoint",
+            "mode.task.entrypoint must be relative, without .. segments",
+            format!("{inline} || ({})", relative("mode.task.entrypoint")),
+        ),
+        rule(
+            ".env",
+            "env[].valueFrom is not available: give a literal value",
+            "!has(self.env) || !self.env.exists(e, has(e.valueFrom))",
+        ),
+        not_negative("resources.requests"),
+        not_negative("resources.limits"),
+        rule(
+            ".resources.limits",
+            "resources.limits takes cpu, memory, pids and ephemeral-storage",
+            format!(
+                "{}.all(k, k in ['cpu', 'memory', 'pids', 'ephemeral-storage'])",
+                value_or("self", "resources.limits", "{}")
+            ),
+        ),
+        positive_duration("timeout"),
+        positive_duration("pendingTimeout"),
+        rule(
+            ".cancelRequested",
+            "cancelRequested cannot be taken back",
+            "!(has(oldSelf.cancelRequested) && oldSelf.cancelRequested) || (has(self.cancelRequested) && self.cancelRequested)",
+        ),
+    ];
+    rules.extend(run_immutable());
+    rules
+}
+
+fn run_immutable() -> Vec<Rule> {
+    let mut rules: Vec<Rule> = [
+        ("runtime", "''"),
+        ("source.inline", "''"),
+        ("source.inlinePath", "''"),
+        ("source.repoURL", "''"),
+        ("source.commitSHA", "''"),
+        ("mode.task.entrypoint", "''"),
+        ("mode.task.args", "[]"),
+        ("mode.function.handler", "''"),
+        ("mode.function.idleTimeoutSeconds", "0"),
+        ("retryPolicy.maxAttempts", "1"),
+        ("retryPolicy.maxInfrastructureRetries", "0"),
+        ("retryPolicy.retryableReasons", "[]"),
+        ("workspace.name", "''"),
+        ("priority", "0"),
+        ("submitter", "''"),
+        ("account", "''"),
+        ("queue", "''"),
+        ("options", "{}"),
+    ]
+    .into_iter()
+    .map(|(path, default)| immutable(path, default))
+    .collect();
+    rules.push(rule(
+        ".mode",
+        "mode is immutable",
+        "(has(self.mode) && has(self.mode.function)) == (has(oldSelf.mode) && has(oldSelf.mode.function))",
+    ));
+    let env = |subject: &str| value_or(subject, "env", "[]");
+    let literal = |item: &str| format!("(has({item}.value) ? {item}.value : '')");
+    rules.push(rule(
+        ".env",
+        "env is immutable",
+        format!(
+            "size({new}) == size({old}) && {new}.all(e, {old}.exists(o, o.name == e.name && {} == {}))",
+            literal("o"),
+            literal("e"),
+            new = env("self"),
+            old = env("oldSelf"),
+        ),
+    ));
+    rules.push(rule(
+        ".affinity",
+        "affinity is immutable",
+        "has(self.affinity) == has(oldSelf.affinity) && (!has(self.affinity) || self.affinity == oldSelf.affinity)",
+    ));
+    rules.push(quantities_unchanged("resources.requests"));
+    rules.push(quantities_unchanged("resources.limits"));
+    rules.push(immutable_duration("timeout", "0s"));
+    rules.push(immutable_duration("pendingTimeout", "0s"));
+    rules.push(immutable_duration("retryPolicy.backoff", "0s"));
+    rules
+}
+
+/// Rules on `Runtime.spec`.
+pub fn runtime_spec() -> Vec<Rule> {
+    let containers = "self.template.spec.containers";
+    vec![
+        rule(
+            ".template.spec.containers",
+            "template.spec.containers[0] must be named runtime and have an image",
+            format!("{containers}[0].name == 'runtime' && has({containers}[0].image) && {containers}[0].image != ''"),
+        ),
+        rule(
+            ".template.spec.restartPolicy",
+            "template.spec.restartPolicy must be Always or absent",
+            "!has(self.template.spec.restartPolicy) || self.template.spec.restartPolicy in ['', 'Always']",
+        ),
+        rule(
+            ".template.spec.automountServiceAccountToken",
+            "template.spec.automountServiceAccountToken must not be true: the runtime container gets no token",
+            "!has(self.template.spec.automountServiceAccountToken) || !self.template.spec.automountServiceAccountToken",
+        ),
+        not_negative("capacity.resources"),
+        unavailable("artifactStore", "!has(self.artifactStore)"),
+        unavailable("preload", "!has(self.preload) || size(self.preload) == 0"),
+        unavailable(
+            "isolation.network",
+            "!has(self.isolation) || !has(self.isolation.network) || self.isolation.network == 'Shared'",
+        ),
+        rule(
+            ".resources",
+            "resources[].devices and resources[].env are not available yet",
+            "!has(self.resources) || !self.resources.exists(r, (has(r.devices) && size(r.devices) > 0) || has(r.env))",
+        ),
+    ]
+}

@@ -1,0 +1,66 @@
+//! An API server for one test or suite, which ends with whoever started it.
+
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+use anyhow::{Context as _, Result};
+
+use crate::go::cache_folder;
+use crate::layout::Mode;
+use crate::node::Node;
+
+/// etcd and kube-apiserver with a data folder of their own, on free ports of loopback.
+///
+/// ```no_run
+/// let server = kruntimes_node::ApiServer::start()?;
+/// server.kubectl()?.args(["apply", "-f", "charts/kruntimes-crds/crds"]).status()?;
+/// # anyhow::Ok(())
+/// ```
+///
+/// There are no controllers: nothing is garbage-collected, a Deployment makes no Pods, namespaces do not finish their deletion.
+#[derive(Debug)]
+pub struct ApiServer {
+    node: Node,
+    kubeconfig: PathBuf,
+    _guard: Guard,
+}
+
+impl ApiServer {
+    /// Starts one and waits until it is ready: seconds, or minutes where the programs are still to be built.
+    pub fn start() -> Result<Self> {
+        let parent = cache_folder()?.join("run");
+        std::fs::create_dir_all(&parent)?;
+        let folder = tempfile::Builder::new().prefix("api-").tempdir_in(&parent)?.keep();
+        let mut guard = Command::new("sh");
+        guard.args(["-c", GUARD, "guard"]).arg(&folder).stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
+        let guard = Guard(guard.spawn().context("cannot start sh")?);
+        let node = Node::up(&folder, Mode::Api)?;
+        Ok(Self { kubeconfig: node.kubeconfig(), node, _guard: guard })
+    }
+
+    /// Administrator of everything.
+    pub fn kubeconfig(&self) -> &Path {
+        &self.kubeconfig
+    }
+
+    /// A kubectl that talks to this server: arguments are to be added.
+    pub fn kubectl(&self) -> Result<Command> {
+        self.node.kubectl()
+    }
+}
+
+/// A shell that kills the server and removes its folder when its standard input closes: when this is dropped, also for a
+/// start that failed, or when our process ends, however suddenly.
+#[derive(Debug)]
+struct Guard(Child);
+
+/// The processes are children of ours, whose ids are not given away before we wait for them.
+const GUARD: &str = r#"cat; kill -KILL $(cat "$1/pids"); rm -rf "$1""#;
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        drop(self.0.stdin.take());
+        // Nothing could be done about a failure here.
+        let _ = self.0.wait();
+    }
+}
