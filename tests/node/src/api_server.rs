@@ -32,7 +32,12 @@ impl ApiServer {
         std::fs::create_dir_all(&parent)?;
         let folder = tempfile::Builder::new().prefix("api-").tempdir_in(&parent)?.keep();
         let mut guard = Command::new("sh");
-        guard.args(["-c", GUARD, "guard"]).arg(&folder).stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
+        guard
+            .args(["-c", GUARD, "guard"])
+            .arg(&folder)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null());
         let guard = Guard(guard.spawn().context("cannot start sh")?);
         let node = Node::up(&folder, Mode::Api)?;
         Ok(Self { kubeconfig: node.kubeconfig(), node, _guard: guard })

@@ -85,7 +85,10 @@ pub fn main(args: NodeArgs) -> Result<()> {
 fn up(folder: &std::path::Path, mode: Mode) -> Result<()> {
     let started = Instant::now();
     let node = Node::up(folder, mode)?;
-    eprintln!("up after {:.1} s; its kubeconfig works on this machine and inside the node:", started.elapsed().as_secs_f64());
+    eprintln!(
+        "up after {:.1} s; its kubeconfig works on this machine and inside the node:",
+        started.elapsed().as_secs_f64()
+    );
     println!("{}", node.kubeconfig().display());
     Ok(())
 }

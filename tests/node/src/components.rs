@@ -71,7 +71,7 @@ fn api_server(layout: &Layout) -> Vec<String> {
         format!("--secure-port={}", layout.port),
         format!("--service-cluster-ip-range={SERVICES}"),
         "--service-account-issuer=https://kubernetes.default.svc".to_owned(),
-        format!("--service-account-key-file={}", pki("sa.key")),
+        format!("--service-account-key-file={}", pki("sa.pub")),
         format!("--service-account-signing-key-file={}", pki("sa.key")),
         "--authorization-mode=RBAC".to_owned(),
         format!("--token-auth-file={}", pki("tokens.csv")),
@@ -238,7 +238,9 @@ mod tests {
     #[test]
     fn an_api_server_alone_listens_on_loopback_only() {
         let (layout, _socket) = Layout::choose(Mode::Api, Path::new("/state"), "/programs".into()).unwrap();
-        assert!(command_line("kube-apiserver", &layout).unwrap().contains(&"--bind-address=127.0.0.1".to_owned()));
+        assert!(
+            command_line("kube-apiserver", &layout).unwrap().contains(&"--bind-address=127.0.0.1".to_owned())
+        );
         for flag in command_line("etcd", &layout).unwrap().iter().filter(|flag| flag.contains("listen")) {
             assert!(flag.contains("//127.0.0.1:"), "{flag}");
         }

@@ -16,7 +16,8 @@ use sha2::{Digest as _, Sha256};
 use crate::process::{on_path, write};
 
 /// The Kubernetes components that the one multi-call program answers for.
-const COMPONENTS: [&str; 6] = ["etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "kube-proxy", "kubelet"];
+const COMPONENTS: [&str; 6] =
+    ["etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "kube-proxy", "kubelet"];
 
 /// Said to the chart engine as its default Kubernetes version too.
 const HELM: &str = "v3.22.0";
@@ -39,7 +40,8 @@ struct Program<'a> {
 pub fn cache_folder() -> Result<PathBuf> {
     let base = match std::env::var_os("XDG_CACHE_HOME").filter(|value| !value.is_empty()) {
         Some(folder) => PathBuf::from(folder),
-        None => PathBuf::from(std::env::var_os("HOME").context("neither XDG_CACHE_HOME nor HOME is set")?).join(".cache"),
+        None => PathBuf::from(std::env::var_os("HOME").context("neither XDG_CACHE_HOME nor HOME is set")?)
+            .join(".cache"),
     };
     Ok(base.join("kruntimes"))
 }
@@ -70,10 +72,18 @@ pub fn ensure_helm() -> Result<PathBuf> {
     let module = "helm.sh/helm/v3";
     let mut flags = format!("-s -w -X {module}/internal/version.version={HELM}");
     for package in ["pkg/chartutil", "pkg/lint/rules"] {
-        flags += &format!(" -X {module}/{package}.k8sVersionMajor={major} -X {module}/{package}.k8sVersionMinor={minor}");
+        flags += &format!(
+            " -X {module}/{package}.k8sVersionMajor={major} -X {module}/{package}.k8sVersionMinor={minor}"
+        );
     }
     let package = format!("{module}/cmd/helm@{HELM}");
-    build(&Program { what: format!("helm {HELM}"), usual_minutes: 2, package: &package, flags, to: cache_folder()?.join("bin/helm") })
+    build(&Program {
+        what: format!("helm {HELM}"),
+        usual_minutes: 2,
+        package: &package,
+        flags,
+        to: cache_folder()?.join("bin/helm"),
+    })
 }
 
 /// The folder with every Kubernetes component by its usual name, built if it is not there.
@@ -135,15 +145,21 @@ fn build(program: &Program<'_>) -> Result<PathBuf> {
     fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
     let stamp = stamp(program)?;
     let stamp_file = program.to.with_added_extension("stamp");
-    let is_current = || program.to.is_file() && fs::read_to_string(&stamp_file).is_ok_and(|found| found == stamp);
+    let is_current =
+        || program.to.is_file() && fs::read_to_string(&stamp_file).is_ok_and(|found| found == stamp);
     if is_current() {
         return Ok(program.to.clone());
     }
-    let lock = File::create(program.to.with_added_extension("lock")).context("cannot make a lock file in the cache")?;
+    let lock = File::create(program.to.with_added_extension("lock"))
+        .context("cannot make a lock file in the cache")?;
     lock.lock().context("cannot lock the cache")?;
     if !is_current() {
         if !on_path("go") {
-            bail!("{} is built from source and needs Go {} or later: install it and try again", program.what, go_version());
+            bail!(
+                "{} is built from source and needs Go {} or later: install it and try again",
+                program.what,
+                go_version()
+            );
         }
         eprintln!(
             "building {} from source into {} (about {} min the first time)",

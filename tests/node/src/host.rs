@@ -75,7 +75,8 @@ fn said(log: &Path) -> String {
 
 /// Makes what is missing of the mount points; gives what it made.
 pub fn make_mount_points() -> Result<Vec<PathBuf>> {
-    let missing: Vec<PathBuf> = MOUNT_POINTS.map(PathBuf::from).into_iter().filter(|folder| !folder.exists()).collect();
+    let missing: Vec<PathBuf> =
+        MOUNT_POINTS.map(PathBuf::from).into_iter().filter(|folder| !folder.exists()).collect();
     for folder in &missing {
         fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
     }
@@ -91,7 +92,8 @@ pub fn make_cgroup(name: &str) -> Result<()> {
             hand_down_controllers(&hierarchy.root)?;
         }
         let folder = hierarchy.root.join(name);
-        fs::create_dir_all(&folder).with_context(|| format!("cannot make the cgroup {}", folder.display()))?;
+        fs::create_dir_all(&folder)
+            .with_context(|| format!("cannot make the cgroup {}", folder.display()))?;
         // Version 1: a new cpuset is empty, and no process may enter it until it names processors and memory nodes.
         for file in ["cpuset.cpus", "cpuset.mems"] {
             if let (false, Ok(all)) = (hierarchy.v2, fs::read_to_string(hierarchy.root.join(file))) {
@@ -104,7 +106,8 @@ pub fn make_cgroup(name: &str) -> Result<()> {
 
 fn hand_down_controllers(root: &Path) -> Result<()> {
     let controllers = fs::read_to_string(root.join("cgroup.controllers"))?;
-    let all: Vec<String> = controllers.split_ascii_whitespace().map(|controller| format!("+{controller}")).collect();
+    let all: Vec<String> =
+        controllers.split_ascii_whitespace().map(|controller| format!("+{controller}")).collect();
     write(&root.join("cgroup.subtree_control"), all.join(" "))
 }
 

@@ -48,8 +48,10 @@ pub fn load(node: &Node, names: &[String], release: bool) -> Result<()> {
     if let Some(unknown) = names.iter().find(|&name| !IMAGES.iter().any(|image| image.name == name)) {
         bail!("no image is called {unknown:?}: there are {}", IMAGES.map(|image| image.name).join(", "));
     }
-    let wanted: Vec<ImageSource> =
-        IMAGES.into_iter().filter(|image| names.is_empty() || names.iter().any(|name| name == image.name)).collect();
+    let wanted: Vec<ImageSource> = IMAGES
+        .into_iter()
+        .filter(|image| names.is_empty() || names.iter().any(|name| name == image.name))
+        .collect();
     let buildah = Buildah::new()?;
     buildah.ensure_base()?;
     let context = tempfile::tempdir_in(&buildah.folder)?;
@@ -61,7 +63,16 @@ pub fn load(node: &Node, names: &[String], release: bool) -> Result<()> {
         let name = image_name(image.name);
         run(buildah
             .command("build")
-            .args(["--layers=false", "--build-arg", &format!("BASE={BASE_IMAGE}"), "--target", image.name, "--tag", &name, "--file"])
+            .args([
+                "--layers=false",
+                "--build-arg",
+                &format!("BASE={BASE_IMAGE}"),
+                "--target",
+                image.name,
+                "--tag",
+                &name,
+                "--file",
+            ])
             .arg(workspace()?.join("images/Dockerfile"))
             .arg(&binaries))?;
         buildah.push(&name, &format!("oci:{}:{name}", archive.display()))?;
@@ -88,9 +99,16 @@ pub(crate) fn pause_archive() -> Result<PathBuf> {
     let buildah = Buildah::new()?;
     let container = buildah.from_scratch()?;
     run(buildah.command("add").args(["--quiet", &container]).arg(program).arg("/pause"))?;
-    run(buildah.command("config").args(["--entrypoint", r#"["/pause"]"#, "--user", "65535:65535", &container]))?;
+    run(buildah.command("config").args([
+        "--entrypoint",
+        r#"["/pause"]"#,
+        "--user",
+        "65535:65535",
+        &container,
+    ]))?;
     run(buildah.command("commit").args(["--rm", "--quiet", &container, PAUSE_IMAGE]))?;
-    let new = tempfile::TempPath::from_path(archive.with_extension("tar.new"));
+    let made = tempfile::tempdir_in(&buildah.folder)?;
+    let new = made.path().join("pause.tar");
     buildah.push(PAUSE_IMAGE, &format!("oci-archive:{}:{PAUSE_IMAGE}", new.display()))?;
     fs::rename(&new, &archive).context("cannot write into the cache")?;
     Ok(archive)
@@ -113,7 +131,12 @@ impl Buildah {
         let storage = |name: &str| format!("--{name}={}", self.folder.join(name).display());
         let mut command = Command::new("buildah");
         // chroot: no container runtime and no network of its own for the RUN lines.
-        command.env("BUILDAH_ISOLATION", "chroot").args([storage("root"), storage("runroot"), "--storage-driver=vfs".to_owned(), subcommand.to_owned()]);
+        command.env("BUILDAH_ISOLATION", "chroot").args([
+            storage("root"),
+            storage("runroot"),
+            "--storage-driver=vfs".to_owned(),
+            subcommand.to_owned(),
+        ]);
         command
     }
 
@@ -132,12 +155,17 @@ impl Buildah {
             return Ok(());
         }
         let release = fs::read_to_string("/etc/os-release")?;
-        let suite = release.lines().find_map(|line| line.strip_prefix("VERSION_CODENAME=")).unwrap_or("bookworm");
+        let suite =
+            release.lines().find_map(|line| line.strip_prefix("VERSION_CODENAME=")).unwrap_or("bookworm");
         eprintln!("making a base image of Debian {suite} (about 1 min, once)");
         let tar = tempfile::Builder::new().suffix(".tar").tempfile_in(&self.folder)?;
         run(Command::new("mmdebstrap")
             .args(["--variant=minbase", "--include", BASE_PACKAGES])
-            .args(["--dpkgopt=path-exclude=/usr/share/doc/*", "--dpkgopt=path-exclude=/usr/share/man/*", "--dpkgopt=path-exclude=/usr/share/locale/*"])
+            .args([
+                "--dpkgopt=path-exclude=/usr/share/doc/*",
+                "--dpkgopt=path-exclude=/usr/share/man/*",
+                "--dpkgopt=path-exclude=/usr/share/locale/*",
+            ])
             .arg(suite)
             .arg(tar.path()))?;
         let container = self.from_scratch()?;
@@ -163,7 +191,13 @@ fn compile(images: &[ImageSource], release: bool, to: &Path) -> Result<()> {
     // One JSON object per line; an artifact that is a program names its file (cargo's "External tools" page).
     let programs: Vec<PathBuf> = String::from_utf8_lossy(&built.stdout)
         .lines()
-        .filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok()?.get("executable")?.as_str().map(PathBuf::from))
+        .filter_map(|line| {
+            serde_json::from_str::<serde_json::Value>(line)
+                .ok()?
+                .get("executable")?
+                .as_str()
+                .map(PathBuf::from)
+        })
         .collect();
     for image in images {
         let program = programs.iter().find(|program| program.ends_with(image.name));
@@ -176,11 +210,21 @@ fn compile(images: &[ImageSource], release: bool, to: &Path) -> Result<()> {
 /// Hands a folder in OCI layout to the node's containerd.
 fn import(node: &Node, layout: &Path) -> Result<()> {
     let archive = layout.with_extension("tar");
-    run(Command::new("tar").arg("--create").arg("--file").arg(&archive).arg("--directory").arg(layout).arg("."))?;
+    run(Command::new("tar")
+        .arg("--create")
+        .arg("--file")
+        .arg(&archive)
+        .arg("--directory")
+        .arg(layout)
+        .arg("."))?;
     run(node.ctr()?.args(["images", "import", "-"]).stdin(File::open(&archive)?))
 }
 
 /// The root of the checkout: two folders above this crate.
 fn workspace() -> Result<PathBuf> {
-    Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2).map(Path::to_owned).context("this crate lies in tests/node")
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .ancestors()
+        .nth(2)
+        .map(Path::to_owned)
+        .context("this crate lies in tests/node")
 }

@@ -68,9 +68,15 @@ impl Layout {
     pub fn components(&self) -> &'static [&'static str] {
         match self.mode {
             Mode::Api => &["etcd", "kube-apiserver"],
-            Mode::Full => {
-                &["etcd", "kube-apiserver", "containerd", "kube-controller-manager", "kube-scheduler", "kube-proxy", "kubelet"]
-            }
+            Mode::Full => &[
+                "etcd",
+                "kube-apiserver",
+                "containerd",
+                "kube-controller-manager",
+                "kube-scheduler",
+                "kube-proxy",
+                "kubelet",
+            ],
         }
     }
 }

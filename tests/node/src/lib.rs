@@ -31,6 +31,6 @@ mod process;
 pub use api_server::ApiServer;
 pub use cli::{NodeArgs, NodeCommand, main};
 pub use go::{cache_folder, ensure_helm, ensure_kubectl, ensure_kubernetes};
-pub use images::{ImageSource, IMAGES, image_name};
+pub use images::{IMAGES, ImageSource, image_name};
 pub use layout::Mode;
 pub use node::{Node, default_folder};

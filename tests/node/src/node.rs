@@ -69,13 +69,18 @@ impl Node {
             Mode::Api => go::ensure_kubectl().and_then(|_| go::ensure_kubernetes())?,
         };
         let (layout, socket) = Layout::choose(mode, folder, programs)?;
-        fs::create_dir_all(folder.join("logs")).with_context(|| format!("cannot make {}", folder.display()))?;
+        fs::create_dir_all(folder.join("logs"))
+            .with_context(|| format!("cannot make {}", folder.display()))?;
         pki::make(folder, layout.port)?;
-        let mut node = Self { layout, namespaces: None, components: BTreeMap::new(), mount_points: Vec::new() };
+        let mut node =
+            Self { layout, namespaces: None, components: BTreeMap::new(), mount_points: Vec::new() };
         node.save()?;
         if let Err(error) = node.start_all(socket) {
             node.end()?;
-            return Err(error.context(format!("the node did not come up; its logs are in {}", folder.join("logs").display())));
+            return Err(error.context(format!(
+                "the node did not come up; its logs are in {}",
+                folder.join("logs").display()
+            )));
         }
         Ok(node)
     }
@@ -84,7 +89,9 @@ impl Node {
     pub fn open(folder: &Path) -> Result<Option<Self>> {
         let path = std::path::absolute(folder)?.join(STATE);
         match fs::read(&path) {
-            Ok(bytes) => serde_json::from_slice(&bytes).map(Some).with_context(|| format!("cannot read {}", path.display())),
+            Ok(bytes) => serde_json::from_slice(&bytes)
+                .map(Some)
+                .with_context(|| format!("cannot read {}", path.display())),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(error).with_context(|| format!("cannot read {}", path.display())),
         }
@@ -174,7 +181,9 @@ impl Node {
 
     /// What the API server says when asked whether it is ready.
     pub fn is_ready(&self) -> bool {
-        self.kubectl().and_then(|mut kubectl| run(kubectl.args(["get", "--raw=/readyz", "--request-timeout=5s"]))).is_ok()
+        self.kubectl()
+            .and_then(|mut kubectl| run(kubectl.args(["get", "--raw=/readyz", "--request-timeout=5s"])))
+            .is_ok()
     }
 
     /// Environment of a client: nothing of this node is written into the user's own folders.
@@ -227,7 +236,13 @@ impl Node {
         }
         self.save()?;
         self.await_component("kubelet", "the node to be ready", |node| {
-            let ready = text(node.kubectl()?.args(["get", "node", NODE, "-o", r#"jsonpath={.status.conditions[?(@.type=="Ready")].status}"#]))?;
+            let ready = text(node.kubectl()?.args([
+                "get",
+                "node",
+                NODE,
+                "-o",
+                r#"jsonpath={.status.conditions[?(@.type=="Ready")].status}"#,
+            ]))?;
             if ready != "True" {
                 bail!("the node is not ready: {ready:?}");
             }
@@ -298,8 +313,17 @@ impl Node {
     /// Starts a process in a group of its own, so that a Ctrl-C at the terminal is not for it. Its log is appended to.
     fn spawn(&self, name: &str, command: &mut Command) -> Result<Child> {
         let path = self.layout.log(name);
-        let log = File::options().create(true).append(true).open(&path).with_context(|| format!("cannot write {}", path.display()))?;
-        command.stdout(log.try_clone()?).stderr(log).process_group(0).spawn().with_context(|| format!("cannot start {name}"))
+        let log = File::options()
+            .create(true)
+            .append(true)
+            .open(&path)
+            .with_context(|| format!("cannot write {}", path.display()))?;
+        command
+            .stdout(log.try_clone()?)
+            .stderr(log)
+            .process_group(0)
+            .spawn()
+            .with_context(|| format!("cannot start {name}"))
     }
 
     /// Remembers the component's process: the started one, or its child where `nsenter` stands before it.
@@ -321,7 +345,10 @@ impl Node {
 
     fn process(&self, component: &str) -> Result<Process> {
         let names = self.layout.components().join(", ");
-        self.components.get(component).copied().with_context(|| format!("no component is called {component:?}: there are {names}"))
+        self.components
+            .get(component)
+            .copied()
+            .with_context(|| format!("no component is called {component:?}: there are {names}"))
     }
 
     /// Ends all processes and removes what lies outside the state folder.

@@ -22,17 +22,21 @@ pub const NODE: &[Need] = &[
     ("mount", "mount"),
 ];
 
-pub const IMAGES: &[Need] = &[("buildah", "buildah"), ("mmdebstrap", "mmdebstrap"), ("tar", "tar"), ("strip", "binutils")];
+pub const IMAGES: &[Need] =
+    &[("buildah", "buildah"), ("mmdebstrap", "mmdebstrap"), ("tar", "tar"), ("strip", "binutils")];
 
 /// Installs what is missing.
 pub fn ensure(needs: &[Need]) -> Result<()> {
-    let missing: Vec<&str> = needs.iter().filter(|(file, _)| !is_there(file)).map(|(_, package)| *package).collect();
+    let missing: Vec<&str> =
+        needs.iter().filter(|(file, _)| !is_there(file)).map(|(_, package)| *package).collect();
     if missing.is_empty() {
         return Ok(());
     }
     let list = missing.join(" ");
     if !on_path("apt-get") || !rustix::process::geteuid().is_root() {
-        bail!("these Debian packages are missing: {list}. Install them (`apt-get install --no-install-recommends {list}`) and try again");
+        bail!(
+            "these Debian packages are missing: {list}. Install them (`apt-get install --no-install-recommends {list}`) and try again"
+        );
     }
     eprintln!("installing Debian packages: {list}");
     run(Command::new("apt-get").args(["update", "--quiet"]))?;

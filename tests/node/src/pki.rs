@@ -3,15 +3,19 @@
 use std::path::Path;
 
 use anyhow::{Context as _, Result};
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair, KeyUsagePurpose};
+use rcgen::{
+    BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair,
+    KeyUsagePurpose,
+};
 use serde_json::json;
 
 use crate::process::write;
 
 /// Every name under which the API server is reached: from the host and the node, from its components, from Pods.
-const NAMES: [&str; 6] = ["127.0.0.1", "localhost", "10.88.0.1", "10.96.0.1", "kubernetes.default", "kubernetes.default.svc"];
+const NAMES: [&str; 6] =
+    ["127.0.0.1", "localhost", "10.88.0.1", "10.96.0.1", "kubernetes.default", "kubernetes.default.svc"];
 
-/// Makes `pki/` (`ca.crt server.crt server.key sa.key tokens.csv`) and `kubeconfig` in a folder.
+/// Makes `pki/` (`ca.crt server.crt server.key sa.key sa.pub tokens.csv`) and `kubeconfig` in a folder.
 pub fn make(folder: &Path, port: u16) -> Result<()> {
     let pki = folder.join("pki");
     std::fs::create_dir_all(&pki).with_context(|| format!("cannot make {}", pki.display()))?;
@@ -31,8 +35,10 @@ pub fn make(folder: &Path, port: u16) -> Result<()> {
     write(&pki.join("ca.crt"), authority.pem())?;
     write(&pki.join("server.crt"), server.pem())?;
     write(&pki.join("server.key"), server_key.serialize_pem())?;
-    // Signs the tokens of service accounts; the API server derives the public half itself.
-    write(&pki.join("sa.key"), KeyPair::generate()?.serialize_pem())?;
+    // Signs the tokens of service accounts.
+    let service_accounts = KeyPair::generate()?;
+    write(&pki.join("sa.key"), service_accounts.serialize_pem())?;
+    write(&pki.join("sa.pub"), service_accounts.public_key_pem())?;
 
     let token = uuid::Uuid::new_v4();
     write(&pki.join("tokens.csv"), format!("{token},admin,admin,\"system:masters\"\n"))?;

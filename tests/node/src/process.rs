@@ -54,9 +54,11 @@ impl Process {
     /// Kills the process and waits until it is gone (for a child of ours: until it is a zombie).
     pub fn kill(self) -> Result<()> {
         self.signal(Signal::KILL)?;
-        wait_until("a killed process to end", Duration::from_secs(30), || {
-            Ok((!self.is_alive()).then_some(()))
-        })
+        wait_until(
+            "a killed process to end",
+            Duration::from_secs(30),
+            || Ok((!self.is_alive()).then_some(())),
+        )
     }
 }
 
@@ -97,20 +99,26 @@ pub fn wait_until<T>(what: &str, limit: Duration, mut ask: impl FnMut() -> Resul
         if Instant::now() >= deadline {
             bail!("waited {} s for {what}", limit.as_secs());
         }
-        #[expect(clippy::disallowed_methods, reason = "the pause between two looks at a condition that has a deadline")]
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "the pause between two looks at a condition that has a deadline"
+        )]
         std::thread::sleep(Duration::from_millis(200));
     }
 }
 
 /// Whether a program of this name is on the search path.
 pub fn on_path(program: &str) -> bool {
-    std::env::var_os("PATH").is_some_and(|path| std::env::split_paths(&path).any(|folder| folder.join(program).is_file()))
+    std::env::var_os("PATH")
+        .is_some_and(|path| std::env::split_paths(&path).any(|folder| folder.join(program).is_file()))
 }
 
 /// A command as a person would type it, shortened: for messages only.
 fn shown(command: &Command) -> String {
-    let words: Vec<String> =
-        std::iter::once(command.get_program()).chain(command.get_args()).map(|word: &OsStr| word.to_string_lossy().into_owned()).collect();
+    let words: Vec<String> = std::iter::once(command.get_program())
+        .chain(command.get_args())
+        .map(|word: &OsStr| word.to_string_lossy().into_owned())
+        .collect();
     let mut line = words.join(" ");
     if let Some((cut, _)) = line.char_indices().nth(300) {
         line.truncate(cut);
@@ -133,7 +141,10 @@ mod tests {
         let mut child = Command::new("sleep").arg("60").spawn().unwrap();
         let process = Process::of(child.id()).unwrap();
         assert!(process.is_alive());
-        assert!(!Process { started: process.started + 1, ..process }.is_alive(), "another start time is another process");
+        assert!(
+            !Process { started: process.started + 1, ..process }.is_alive(),
+            "another start time is another process"
+        );
         process.kill().unwrap();
         assert!(!process.is_alive(), "a zombie is not alive");
         child.wait().unwrap();
@@ -142,7 +153,8 @@ mod tests {
 
     #[test]
     fn a_failure_carries_the_end_of_what_was_said() {
-        let error = run(Command::new("sh").args(["-c", "echo no such thing >&2; exit 3"])).unwrap_err().to_string();
+        let error =
+            run(Command::new("sh").args(["-c", "echo no such thing >&2; exit 3"])).unwrap_err().to_string();
         assert!(error.contains("exit status: 3") && error.ends_with("no such thing"), "{error}");
     }
 
