@@ -1,0 +1,31 @@
+//! Usage over several attempts.
+
+use kruntimes_api::run::{Figure, Usage};
+
+use super::AttemptUsage;
+
+/// Adds an attempt's figures to what earlier attempts left.
+pub(super) fn add(before: Option<&Usage>, attempt: Option<&AttemptUsage>) -> Option<Usage> {
+    let Some(attempt) = attempt else {
+        // An attempt without a record leaves a hole in the sum.
+        return before.map(|usage| Usage { incomplete: true, ..usage.clone() });
+    };
+    let mut total = before.map(|usage| usage.total.clone()).unwrap_or_default();
+    for figure in &attempt.figures {
+        match total.iter_mut().find(|t| t.name == figure.name && t.scope == figure.scope) {
+            Some(sum) => merge(sum, figure),
+            None => total.push(figure.clone()),
+        }
+    }
+    let incomplete = attempt.incomplete || before.is_some_and(|usage| usage.incomplete);
+    Some(Usage { last: attempt.figures.clone(), total, incomplete })
+}
+
+fn merge(sum: &mut Figure, figure: &Figure) {
+    // A peak of a series is its highest value; everything else adds up.
+    sum.value =
+        if figure.name.contains("peak") { sum.value.max(figure.value) } else { sum.value + figure.value };
+    if sum.source != figure.source {
+        sum.source = "mixed".into();
+    }
+}
