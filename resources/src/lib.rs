@@ -1,1 +1,15 @@
-//! placeholder
+//! Named quantities: what a Pod offers and what a Run asks for.
+//!
+//! Owns the arithmetic of Kubernetes quantities ([`Amount`]), how the amounts of a
+//! name behave ([`Kind`], [`kind_of`]) and maps of them ([`Amounts`]). Comes in:
+//! texts as they stand in manifests. Goes out: exact numbers and errors that name
+//! the resource. Must always hold: no rounding below a nano unit, no float, no
+//! overflow (amounts saturate at the bounds of the Kubernetes API).
+
+mod amount;
+mod amounts;
+mod kind;
+
+pub use amount::{Amount, ParseAmountError};
+pub use amounts::{Amounts, Shortage};
+pub use kind::{AmountError, Kind, check, display, kind_of, names};
