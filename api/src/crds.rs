@@ -13,9 +13,16 @@ use crate::{Run, Runtime, RuntimeInstance, rules};
 /// Only when a rule names a field that the schema does not have: a bug that the tests of this crate catch.
 pub fn all() -> Result<Vec<CustomResourceDefinition>, serde_json::Error> {
     [
-        definition(&Run::crd(), &rules::run_root(), &rules::run_spec()),
-        definition(&Runtime::crd(), &[], &rules::runtime_spec()),
-        definition(&RuntimeInstance::crd(), &[], &[]),
+        definition(
+            &Run::crd(),
+            &[
+                ("", rules::run_root()),
+                ("/properties/spec", rules::run_spec()),
+                ("/properties/spec/properties/env/items", vec![rules::env_value()]),
+            ],
+        ),
+        definition(&Runtime::crd(), &[("/properties/spec", rules::runtime_spec())]),
+        definition(&RuntimeInstance::crd(), &[]),
     ]
     .into_iter()
     .collect()
@@ -23,16 +30,13 @@ pub fn all() -> Result<Vec<CustomResourceDefinition>, serde_json::Error> {
 
 fn definition(
     crd: &CustomResourceDefinition,
-    root: &[rules::Rule],
-    spec: &[rules::Rule],
+    rules: &[(&str, Vec<rules::Rule>)],
 ) -> Result<CustomResourceDefinition, serde_json::Error> {
     let mut value = serde_json::to_value(crd)?;
     let schema = &mut value["spec"]["versions"][0]["schema"]["openAPIV3Schema"];
     tidy(schema);
-    for (at, rules) in [("", root), ("/properties/spec", spec)] {
-        if !rules.is_empty()
-            && let Some(Value::Object(node)) = schema.pointer_mut(at)
-        {
+    for (at, rules) in rules {
+        if let Some(Value::Object(node)) = schema.pointer_mut(at) {
             node.insert("x-kubernetes-validations".into(), serde_json::to_value(rules)?);
         }
     }
@@ -49,7 +53,10 @@ fn tidy(node: &mut Value) {
                 map.remove("format");
             }
             // The default of a field must not depend on how a Rust struct is built.
-            if map.get("default").is_some_and(|d| d.is_null() || d == &json!([]) || d == &json!({}) || d == "") {
+            if map
+                .get("default")
+                .is_some_and(|d| d.is_null() || d == &json!([]) || d == &json!({}) || d == "")
+            {
                 map.remove("default");
             }
             map.values_mut().for_each(tidy);
@@ -200,7 +207,10 @@ mod tests {
                 let node = schema.pointer(at).unwrap();
                 for rule in node["x-kubernetes-validations"].as_array().into_iter().flatten() {
                     let path = rule["fieldPath"].as_str().unwrap_or_default();
-                    let field = path.split('.').filter(|s| !s.is_empty()).try_fold(node, |n, step| n["properties"].get(step));
+                    let field = path
+                        .split('.')
+                        .filter(|s| !s.is_empty())
+                        .try_fold(node, |n, step| n["properties"].get(step));
                     assert!(field.is_some(), "{}: {path}", crd.spec.names.kind);
                 }
             }
@@ -215,6 +225,9 @@ mod tests {
             run["selectableFields"],
             json!([{"jsonPath": ".spec.runtime"}, {"jsonPath": ".status.phase"}, {"jsonPath": ".status.assignedPod"}])
         );
-        assert_eq!(crds[1]["spec"]["versions"][0]["subresources"]["scale"]["labelSelectorPath"], ".status.selector");
+        assert_eq!(
+            crds[1]["spec"]["versions"][0]["subresources"]["scale"]["labelSelectorPath"],
+            ".status.selector"
+        );
     }
 }

@@ -23,8 +23,18 @@ fn rule(path: &str, message: &str, rule: impl Into<String>) -> Rule {
     Rule { rule: rule.into(), message: message.into(), field_path: path.into() }
 }
 
+/// A field path as CEL spells it: words that CEL reserves are escaped
+/// (<https://kubernetes.io/docs/reference/using-api/cel/>).
+fn cel(path: &str) -> String {
+    path.split('.')
+        .map(|step| if step == "function" { "__function__" } else { step })
+        .collect::<Vec<_>>()
+        .join(".")
+}
+
 /// `has()` for a whole path: `a.b` is `has(X.a) && has(X.a.b)`.
 fn has(subject: &str, path: &str) -> String {
+    let path = cel(path);
     let mut prefix = subject.to_owned();
     let steps: Vec<String> = path
         .split('.')
@@ -38,7 +48,7 @@ fn has(subject: &str, path: &str) -> String {
 
 /// The value at `path`, or `default` (a CEL literal).
 fn value_or(subject: &str, path: &str, default: &str) -> String {
-    format!("({} ? {subject}.{path} : {default})", has(subject, path))
+    format!("({} ? {subject}.{} : {default})", has(subject, path), cel(path))
 }
 
 fn immutable(path: &str, default: &str) -> Rule {
@@ -46,12 +56,25 @@ fn immutable(path: &str, default: &str) -> Rule {
     rule(&format!(".{path}"), &format!("{path} is immutable"), format!("{new} == {old}"))
 }
 
+/// For lists and maps, of which an absent one equals an empty one. Written without an
+/// empty literal, whose element type would be unknown to the API server's cost estimate.
+fn immutable_collection(path: &str) -> Rule {
+    let filled = |subject: &str| format!("({} && size({subject}.{path}) > 0)", has(subject, path));
+    let (new, old) = (filled("self"), filled("oldSelf"));
+    rule(
+        &format!(".{path}"),
+        &format!("{path} is immutable"),
+        format!("{new} == {old} && (!{new} || self.{path} == oldSelf.{path})"),
+    )
+}
+
 fn duration_of(subject: &str, path: &str, default: &str) -> String {
     let is_duration = format!("{} && {subject}.{path}.matches('{DURATION}')", has(subject, path));
     format!("({is_duration} ? duration({subject}.{path}) : duration('{default}'))")
 }
 
-/// [`crate::duration::PATTERN`] without the micro sign, which no Kubernetes client writes in UTF-8 escapes.
+/// [`crate::duration::PATTERN`] without a backslash, which CEL strings would need doubled. A text that
+/// fails the pattern gets the schema's message alone, so the rules leave it be.
 const DURATION: &str = r"^([0-9]+([.][0-9]+)?(ns|us|µs|ms|s|m|h))+$";
 
 fn immutable_duration(path: &str, default: &str) -> Rule {
@@ -65,23 +88,25 @@ fn positive_duration(path: &str) -> Rule {
 }
 
 fn quantities_unchanged(path: &str) -> Rule {
-    let (new, old) = (value_or("self", path, "{}"), value_or("oldSelf", path, "{}"));
+    let (has_new, has_old) = (has("self", path), has("oldSelf", path));
+    let (new, old) = (format!("self.{path}"), format!("oldSelf.{path}"));
     rule(
         &format!(".{path}"),
         &format!("{path} is immutable"),
         format!(
-            "size({new}) == size({old}) && {new}.all(k, k in {old} && \
-             quantity(string({new}[k])).compareTo(quantity(string({old}[k]))) == 0)"
+            "({has_new} ? size({new}) : 0) == ({has_old} ? size({old}) : 0) && \
+             (!({has_new}) || {new}.all(k, k in {old} && \
+             quantity(string({new}[k])).compareTo(quantity(string({old}[k]))) == 0))"
         ),
     )
 }
 
 fn not_negative(path: &str) -> Rule {
-    let map = value_or("self", path, "{}");
+    let (present, map) = (has("self", path), format!("self.{path}"));
     rule(
         &format!(".{path}"),
         &format!("{path} must not be negative"),
-        format!("{map}.all(k, !string({map}[k]).startsWith('-'))"),
+        format!("!({present}) || {map}.all(k, !string({map}[k]).startsWith('-'))"),
     )
 }
 
@@ -106,23 +131,14 @@ pub fn run_root() -> Vec<Rule> {
             format!("!({terminal}) || (has(self.status) && {})", same(name)),
         )
     };
-    vec![
-        rule(
-            "",
-            "metadata.name must be at most 253 characters",
-            "size(self.metadata.name) <= 253",
-        ),
-        field("phase"),
-        field("reason"),
-        field("attempt"),
-    ]
+    vec![field("phase"), field("reason"), field("attempt")]
 }
 
 /// Rules on `Run.spec`.
 pub fn run_spec() -> Vec<Rule> {
     let inline = "(has(self.source) && has(self.source.inline) && self.source.inline != '')";
     let repo = "(has(self.source) && has(self.source.repoURL) && self.source.repoURL != '')";
-    let function = "(has(self.mode) && has(self.mode.function))";
+    let function = "(has(self.mode) && has(self.mode.__function__))";
     let relative = |path: &str| {
         let value = value_or("self", path, "''");
         format!("!{value}.startsWith('/') && !{value}.split('/').exists(s, s == '..')")
@@ -150,7 +166,7 @@ pub fn run_spec() -> Vec<Rule> {
         rule(
             ".mode",
             "mode takes task or function, not both",
-            "!has(self.mode) || !(has(self.mode.task) && has(self.mode.function))",
+            "!has(self.mode) || !(has(self.mode.task) && has(self.mode.__function__))",
         ),
         rule(
             ".mode.task.entrypoint",
@@ -168,8 +184,8 @@ pub fn run_spec() -> Vec<Rule> {
             ".resources.limits",
             "resources.limits takes cpu, memory, pids and ephemeral-storage",
             format!(
-                "{}.all(k, k in ['cpu', 'memory', 'pids', 'ephemeral-storage'])",
-                value_or("self", "resources.limits", "{}")
+                "!({}) || self.resources.limits.all(k, k in ['cpu', 'memory', 'pids', 'ephemeral-storage'])",
+                has("self", "resources.limits")
             ),
         ),
         positive_duration("timeout"),
@@ -184,6 +200,12 @@ pub fn run_spec() -> Vec<Rule> {
     rules
 }
 
+/// Rule on one entry of `Run.spec.env`; entries are matched by name, so `oldSelf` is the same variable.
+pub fn env_value() -> Rule {
+    let (new, old) = (value_or("self", "value", "''"), value_or("oldSelf", "value", "''"));
+    rule(".value", "env[].value is immutable", format!("{new} == {old}"))
+}
+
 fn run_immutable() -> Vec<Rule> {
     let mut rules: Vec<Rule> = [
         ("runtime", "''"),
@@ -192,39 +214,30 @@ fn run_immutable() -> Vec<Rule> {
         ("source.repoURL", "''"),
         ("source.commitSHA", "''"),
         ("mode.task.entrypoint", "''"),
-        ("mode.task.args", "[]"),
         ("mode.function.handler", "''"),
         ("mode.function.idleTimeoutSeconds", "0"),
         ("retryPolicy.maxAttempts", "1"),
         ("retryPolicy.maxInfrastructureRetries", "0"),
-        ("retryPolicy.retryableReasons", "[]"),
         ("workspace.name", "''"),
         ("priority", "0"),
         ("submitter", "''"),
         ("account", "''"),
         ("queue", "''"),
-        ("options", "{}"),
     ]
     .into_iter()
     .map(|(path, default)| immutable(path, default))
     .collect();
+    rules.extend(["mode.task.args", "retryPolicy.retryableReasons", "options"].map(immutable_collection));
     rules.push(rule(
         ".mode",
         "mode is immutable",
-        "(has(self.mode) && has(self.mode.function)) == (has(oldSelf.mode) && has(oldSelf.mode.function))",
+        "(has(self.mode) && has(self.mode.__function__)) == (has(oldSelf.mode) && has(oldSelf.mode.__function__))",
     ));
-    let env = |subject: &str| value_or(subject, "env", "[]");
-    let literal = |item: &str| format!("(has({item}.value) ? {item}.value : '')");
     rules.push(rule(
         ".env",
         "env is immutable",
-        format!(
-            "size({new}) == size({old}) && {new}.all(e, {old}.exists(o, o.name == e.name && {} == {}))",
-            literal("o"),
-            literal("e"),
-            new = env("self"),
-            old = env("oldSelf"),
-        ),
+        "(has(self.env) ? size(self.env) : 0) == (has(oldSelf.env) ? size(oldSelf.env) : 0) && \
+         (!has(self.env) || self.env.all(e, oldSelf.env.exists(o, o.name == e.name)))",
     ));
     rules.push(rule(
         ".affinity",
@@ -246,7 +259,9 @@ pub fn runtime_spec() -> Vec<Rule> {
         rule(
             ".template.spec.containers",
             "template.spec.containers[0] must be named runtime and have an image",
-            format!("{containers}[0].name == 'runtime' && has({containers}[0].image) && {containers}[0].image != ''"),
+            format!(
+                "{containers}[0].name == 'runtime' && has({containers}[0].image) && {containers}[0].image != ''"
+            ),
         ),
         rule(
             ".template.spec.restartPolicy",

@@ -170,11 +170,11 @@ pub struct Function {
 #[serde(rename_all = "camelCase")]
 pub struct EnvVar {
     /// Name, unique in the list.
-    #[schemars(length(min = 1, max = 1024))]
+    #[schemars(length(min = 1, max = 256))]
     pub name: String,
     /// Literal value; absent means empty.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 131_072))]
+    #[schemars(length(max = 65_536))]
     pub value: Option<String>,
     /// Refused: secrets in Run specs are not available yet.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -252,11 +252,19 @@ pub struct Affinity {
 #[serde(rename_all = "camelCase")]
 pub struct AffinityTerms {
     /// All must hold.
-    #[serde(default, rename = "requiredDuringSchedulingIgnoredDuringExecution", skip_serializing_if = "Vec::is_empty")]
+    #[serde(
+        default,
+        rename = "requiredDuringSchedulingIgnoredDuringExecution",
+        skip_serializing_if = "Vec::is_empty"
+    )]
     #[schemars(length(max = 32))]
     pub required: Vec<AffinityTerm>,
     /// Each adds its weight to a Pod's score.
-    #[serde(default, rename = "preferredDuringSchedulingIgnoredDuringExecution", skip_serializing_if = "Vec::is_empty")]
+    #[serde(
+        default,
+        rename = "preferredDuringSchedulingIgnoredDuringExecution",
+        skip_serializing_if = "Vec::is_empty"
+    )]
     #[schemars(length(max = 32))]
     pub preferred: Vec<WeightedAffinityTerm>,
 }
@@ -285,7 +293,9 @@ pub struct WeightedAffinityTerm {
 }
 
 /// Phase of a Run; an empty one means `Pending`.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
+#[derive(
+    Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema,
+)]
 pub enum Phase {
     /// Not bound to a Pod.
     #[default]
