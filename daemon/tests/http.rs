@@ -1,4 +1,5 @@
 //! The HTTP server over real sockets.
+#![allow(clippy::expect_used, reason = "a test fails by panic")]
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};

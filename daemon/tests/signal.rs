@@ -1,4 +1,5 @@
 //! A stop signal to a real process cancels the token.
+#![allow(clippy::expect_used, reason = "a test fails by panic")]
 
 #[tokio::test]
 async fn sigterm_cancels_the_token() {

@@ -1,0 +1,22 @@
+//! A Runtime Server for tests and benchmarks: runs `args` as a command line, looks a program up in `PATH`.
+
+use server_kit::{Job, Launch, LaunchError, Server};
+
+struct Shell;
+
+impl Server for Shell {
+    fn options(&self) -> Vec<String> {
+        vec!["stdin".into()]
+    }
+
+    async fn launch(&self, job: &Job) -> Result<Launch, LaunchError> {
+        let (program, args) =
+            job.args.split_first().ok_or_else(|| LaunchError::invalid("args", "no command"))?;
+        let stdin = job.options.get("stdin").cloned().unwrap_or_default();
+        Ok(Launch::new(program).args(args).stdin(stdin))
+    }
+}
+
+fn main() -> std::process::ExitCode {
+    server_kit::run(Shell)
+}

@@ -1,0 +1,192 @@
+//! One execution from acceptance to its end, in one task.
+
+use std::ffi::OsString;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, watch};
+use tokio::time::{Instant, sleep_until};
+
+use crate::capture::Pumps;
+use crate::engine::{Acceptance, Engine, Run};
+use crate::server::LaunchError;
+use crate::supervisor::wire::{Order, Report, StartStep};
+use crate::supervisor::{Control, Streams, memory_file, unix_micros};
+use crate::table::{Slot, Timer};
+
+/// How long a start may wait for a process before the execution is refused.
+const START_PATIENCE: Duration = Duration::from_secs(2);
+
+/// From the table to the task of one execution.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Command {
+    Order(Order),
+    Arm(Timer, Duration),
+}
+
+/// The task of one execution.
+pub(crate) struct Drive {
+    engine: Arc<Engine>,
+    slot: Slot,
+    run: Arc<Run>,
+    decide: watch::Sender<Acceptance>,
+    commands: mpsc::UnboundedReceiver<Command>,
+    timers: Vec<(Instant, Timer)>,
+    /// Program and directory, for a message when they do not work.
+    tried: (OsString, PathBuf),
+}
+
+/// What the loop waits for.
+enum Event {
+    Report(Option<Report>),
+    Command(Command),
+    Timer(Timer),
+}
+
+impl Drive {
+    pub(crate) fn new(
+        engine: Arc<Engine>,
+        slot: Slot,
+        run: Arc<Run>,
+        decide: watch::Sender<Acceptance>,
+        commands: mpsc::UnboundedReceiver<Command>,
+    ) -> Self {
+        Self { engine, slot, run, decide, commands, timers: Vec::new(), tried: Default::default() }
+    }
+
+    pub(crate) async fn run(mut self) {
+        match self.start().await {
+            Err(error) => {
+                self.engine.decide(|table| (table.refused(self.slot), Vec::new()));
+                self.decide.send_replace(Acceptance::Refused(error));
+            }
+            Ok(started) => {
+                self.decide.send_replace(Acceptance::Taken);
+                if let Some((control, pumps)) = started {
+                    self.supervise(control, pumps).await;
+                }
+                self.engine.author.finished(self.run.job()).await;
+            }
+        }
+    }
+
+    /// Asks the author and hands the job over. `None` when it was stopped before.
+    async fn start(&mut self) -> Result<Option<(Control, Pumps)>, LaunchError> {
+        let launch = self.engine.author.launch(self.run.job()).await?;
+        let command = self
+            .run
+            .request
+            .command(&launch, &self.engine.passed)
+            .map_err(|error| LaunchError::Invalid { field: error.field, message: error.message })?;
+        let cwd = launch.cwd.as_deref().unwrap_or(&self.run.job().working_dir);
+        self.tried = (launch.program.clone(), cwd.to_owned());
+        let away = |error: io::Error| LaunchError::Unavailable(format!("cannot start processes: {error}"));
+        let stdin = standard_input(&launch.stdin).map_err(away)?;
+        if !self.engine.decide(|table| table.may_start(self.slot, unix_micros())) {
+            return Ok(None);
+        }
+        let (capture, pumps, [stdout, stderr]) = self.engine.capturer.open().map_err(away)?;
+        let _ = self.run.capture.set(capture);
+        let streams = Streams { stdin, stdout, stderr };
+        let starting = self.engine.pool.start_job(&command, streams);
+        let control = match tokio::time::timeout(START_PATIENCE, starting).await {
+            Ok(Ok(control)) => control,
+            Ok(Err(error)) => return Err(LaunchError::Unavailable(error.to_string())),
+            Err(_) => {
+                let trouble = self.engine.pool.trouble().unwrap_or_else(|| "no process in time".to_owned());
+                return Err(LaunchError::Unavailable(trouble));
+            }
+        };
+        Ok(Some((control, pumps)))
+    }
+
+    /// Until the last process is gone and the last output is read.
+    async fn supervise(&mut self, mut control: Control, pumps: Pumps) {
+        let last = loop {
+            match self.next(&control).await {
+                Event::Report(Some(Report::Started { at, pid })) => {
+                    self.engine.counts.start_seconds.observe(self.run.received.elapsed().as_secs_f64());
+                    tracing::debug!(id = self.run.job().id, pid, "started");
+                    self.engine.decide(|table| ((), table.started(self.slot, at)));
+                }
+                Event::Report(Some(Report::Sampled(counters))) => {
+                    self.engine.decide(|table| ((), table.sampled(self.slot, counters)));
+                }
+                Event::Report(last) => break last,
+                Event::Command(Command::Order(order)) => control.order(order),
+                Event::Command(Command::Arm(timer, after)) => {
+                    self.timers.push((Instant::now() + after, timer))
+                }
+                Event::Timer(timer) => self.engine.decide(|table| ((), table.timer(self.slot, timer))),
+            }
+        };
+        let proven = match last {
+            None => control.orphans_gone().await,
+            Some(_) => true,
+        };
+        drop(control);
+        pumps.finish().await;
+        let slot = self.slot;
+        self.engine.decide(|table| {
+            let actions = match last {
+                Some(Report::Ended(end)) => table.ended(slot, end),
+                Some(Report::StartFailed { at, step, errno }) => {
+                    let (code, message) = self.explain(step, errno);
+                    table.start_failed(slot, at, code, message)
+                }
+                _ => table.lost(slot, unix_micros(), proven),
+            };
+            ((), actions)
+        });
+    }
+
+    async fn next(&mut self, control: &Control) -> Event {
+        let due = self
+            .timers
+            .iter()
+            .enumerate()
+            .min_by_key(|(_, (at, _))| *at)
+            .map(|(index, (at, _))| (index, *at));
+        let timer = async {
+            match due {
+                Some((index, at)) => {
+                    sleep_until(at).await;
+                    index
+                }
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            biased;
+            report = control.report() => Event::Report(report),
+            Some(command) = self.commands.recv() => Event::Command(command),
+            index = timer => Event::Timer(self.timers.swap_remove(index).1),
+        }
+    }
+
+    /// Exit code and message of a failed start: 127 not found, 126 anything else.
+    fn explain(&self, step: StartStep, errno: i32) -> (i32, String) {
+        let error = io::Error::from_raw_os_error(errno);
+        let code = if step == StartStep::Exec && errno == nix::libc::ENOENT { 127 } else { 126 };
+        let (program, cwd) = (self.tried.0.display(), self.tried.1.display());
+        let what = match step {
+            StartStep::Exec => format!("could not start \"{program}\""),
+            StartStep::Directory => format!("could not enter the working directory \"{cwd}\""),
+            StartStep::Fork | StartStep::Group | StartStep::Stdio => {
+                format!("could not make the process of \"{program}\"")
+            }
+        };
+        (code, format!("{what}: {error}"))
+    }
+}
+
+/// Nothing to read, or `bytes` from an anonymous file.
+fn standard_input(bytes: &[u8]) -> io::Result<OwnedFd> {
+    if bytes.is_empty() {
+        return Ok(std::fs::File::open("/dev/null")?.into());
+    }
+    memory_file(bytes)
+}

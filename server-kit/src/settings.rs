@@ -1,0 +1,126 @@
+//! The flags that every server of the kit has.
+
+use std::ffi::OsString;
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::Parser;
+use kruntimes_daemon::{BIND_ADDRESS_ENV, LogFormat, parse_bind_ip};
+use kruntimes_proto::SOCKET_DIR_ENV;
+
+/// Flags of a Runtime Server. The baseline's `--port` and `--work-dir` are among them; its
+/// single-dash forms and logging flags are understood, the latter without effect.
+#[derive(Clone, Debug, Parser)]
+#[command(about = "A kruntimes Runtime Server", long_about = None)]
+pub struct Settings {
+    /// TCP port; with a socket directory it answers only health checks
+    #[arg(long, default_value_t = 9091)]
+    pub port: u16,
+    /// IP address to listen on
+    #[arg(long, env = BIND_ADDRESS_ENV, default_value = "", value_parser = parse_bind_ip)]
+    pub bind_address: IpAddr,
+    /// Directory of the Runs' working directories, and of output that does not fit into memory
+    #[arg(long, default_value = "/workspace")]
+    pub work_dir: PathBuf,
+    /// Directory shared with runtimed: calls are taken on a unix socket there, from who proves its token
+    #[arg(long, env = SOCKET_DIR_ENV)]
+    pub socket_dir: Option<PathBuf>,
+    /// Address of /metrics, /healthz and /readyz, for instance ":9092"; 0 is none
+    #[arg(long, default_value = "0")]
+    pub metrics_bind_address: String,
+    /// Seconds between TERM and KILL when the caller does not say
+    #[arg(long, default_value = "10", value_parser = seconds)]
+    pub grace: Duration,
+    /// Seconds that running executions may go on after this server got TERM
+    #[arg(long, default_value = "25", value_parser = seconds)]
+    pub shutdown_grace: Duration,
+    /// Executions at once
+    #[arg(long, default_value_t = 1024, value_parser = clap::value_parser!(u32).range(1..=65_536))]
+    pub max_executions: u32,
+    /// Finished executions kept until they are forgotten; then new ones are refused
+    #[arg(long, default_value_t = 4096, value_parser = clap::value_parser!(u32).range(1..=1_048_576))]
+    pub max_finished: u32,
+    /// Bytes kept of each output stream: its first and its last half
+    #[arg(long, default_value_t = 16 * 1024 * 1024)]
+    pub max_output_bytes: u64,
+    /// Processes kept ready for the next executions
+    #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..=256))]
+    pub idle_supervisors: u16,
+    /// Variables of this server's environment that Runs may see as well; a trailing * stands for any ending
+    #[arg(long = "pass-env", value_name = "NAME")]
+    pub pass_env: Vec<String>,
+    /// json, text or auto
+    #[arg(long, default_value_t = LogFormat::Auto)]
+    pub log_format: LogFormat,
+}
+
+fn seconds(text: &str) -> Result<Duration, String> {
+    let seconds: u32 = text.parse().map_err(|_| format!("{text:?} is not a number of seconds"))?;
+    Ok(Duration::from_secs(seconds.into()))
+}
+
+/// Flags of the Go logging library that take a value, and those that do not need one.
+const KLOG_VALUES: &[&str] =
+    &["v", "vmodule", "stderrthreshold", "log_dir", "log_file", "log_file_max_size", "log_backtrace_at"];
+const KLOG_SWITCHES: &[&str] =
+    &["logtostderr", "alsologtostderr", "skip_headers", "skip_log_headers", "add_dir_header", "one_output"];
+
+/// Go's flags in the form that clap reads: one dash or two, logging flags left out.
+pub(crate) fn normalise(args: impl Iterator<Item = OsString>) -> Vec<OsString> {
+    let mut normal = Vec::new();
+    let mut args = args.fuse();
+    normal.extend(args.next());
+    while let Some(arg) = args.next() {
+        let Some((name, has_value)) = flag_name(&arg) else {
+            normal.push(arg);
+            continue;
+        };
+        if KLOG_VALUES.contains(&name) {
+            if !has_value {
+                args.next();
+            }
+        } else if !KLOG_SWITCHES.contains(&name) {
+            let single = !arg.as_encoded_bytes().starts_with(b"--") && name.len() > 1;
+            let mut full = OsString::from(if single { "-" } else { "" });
+            full.push(arg);
+            normal.push(full);
+        }
+    }
+    normal
+}
+
+/// The name of a flag without its dashes, and whether a value is joined to it.
+fn flag_name(arg: &OsString) -> Option<(&str, bool)> {
+    let rest = arg.to_str()?.strip_prefix('-')?;
+    let rest = rest.strip_prefix('-').unwrap_or(rest);
+    let (name, value) = rest.split_once('=').map_or((rest, false), |(name, _)| (name, true));
+    name.starts_with(|c: char| c.is_ascii_alphabetic()).then_some((name, value))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(args: &[&str]) -> Result<Settings, clap::Error> {
+        let args = ["server"].iter().chain(args).map(OsString::from);
+        Settings::try_parse_from(normalise(args))
+    }
+
+    #[test]
+    fn flags_of_the_original_are_understood() {
+        let plain = parse(&["--port", "9191", "--work-dir=/w"]).expect("parses");
+        assert_eq!((plain.port, plain.work_dir.to_str()), (9191, Some("/w")));
+        let go =
+            parse(&["-port=9191", "-v", "2", "--v=4", "-logtostderr", "--log_dir", "/x", "-work-dir", "/w"])
+                .expect("parses");
+        assert_eq!((go.port, go.work_dir.to_str()), (9191, Some("/w")));
+    }
+
+    #[test]
+    fn nonsense_is_refused() {
+        for args in [&["--port=x"][..], &["--unknown"], &["--max-executions=0"], &["--bind-address=here"]] {
+            assert!(parse(args).is_err(), "{args:?}");
+        }
+    }
+}

@@ -1,0 +1,191 @@
+//! The supervisor itself: waits for one job, runs it, ends its tree, reports, exits.
+
+use std::fs::File;
+use std::io::{Read as _, Seek as _};
+use std::os::fd::{AsFd, OwnedFd};
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::resource::{UsageWho, getrusage};
+use nix::sys::signal::Signal;
+use nix::sys::signalfd::SignalFd;
+use nix::sys::time::TimeValLike as _;
+use nix::sys::wait::WaitStatus;
+use nix::unistd::Pid;
+
+use super::command::{self, StartError};
+use super::sys::{self, receive, send, unix_micros};
+use super::tree::{self, Children};
+use super::wire::{Counters, Ended, INLINE_JOB, JobRef, Order, Report, StartStep};
+
+/// How the command itself ended.
+#[derive(Clone, Copy)]
+struct Exit {
+    at: i64,
+    code: i32,
+    signal: i32,
+}
+
+/// Runs in a fresh fork of the nursery; returns the supervisor's exit code.
+pub(super) fn supervise(control: &OwnedFd) -> i32 {
+    let Ok(events) = sys::child_events() else { return 1 };
+    if nix::unistd::setsid().is_err() || nix::sys::prctl::set_child_subreaper(true).is_err() {
+        return 1;
+    }
+    let mut buffer = vec![0u8; INLINE_JOB + 1];
+    // Anything but a job ends an idle supervisor: the server is gone or does not need it.
+    let Ok(Some((length, fds))) = receive(control, &mut buffer) else { return 0 };
+    let report = match start(&buffer[..length], fds) {
+        Ok(pid) => {
+            drop(buffer);
+            let _ = send(control, &Report::Started { at: unix_micros(), pid: pid.as_raw() }.encode(), &[]);
+            Report::Ended(Watcher { control, events, command: pid, exit: None, stopped: false }.run())
+        }
+        Err(StartError { step, errno }) => Report::StartFailed { at: unix_micros(), step, errno },
+    };
+    let _ = send(control, &report.encode(), &[]);
+    0
+}
+
+/// A job is stdin, stdout and stderr, and the job either in the message or in a fourth, a memory file.
+fn start(message: &[u8], fds: Vec<OwnedFd>) -> Result<Pid, StartError> {
+    let malformed = StartError { step: StartStep::Stdio, errno: nix::libc::EPROTO };
+    let mut fds = fds.into_iter();
+    let (Some(stdin), Some(stdout), Some(stderr)) = (fds.next(), fds.next(), fds.next()) else {
+        return Err(malformed);
+    };
+    let mut large = Vec::new();
+    let bytes = match fds.next() {
+        None => message.get(1..).unwrap_or_default(),
+        Some(memory) => {
+            let mut file = File::from(memory);
+            let read = file.rewind().and_then(|()| file.read_to_end(&mut large));
+            read.map_err(|_| malformed)?;
+            &large
+        }
+    };
+    let job = JobRef::decode(bytes).map_err(|_| malformed)?;
+    command::start(&job, [stdin.as_fd(), stdout.as_fd(), stderr.as_fd()])
+}
+
+struct Watcher<'a> {
+    control: &'a OwnedFd,
+    events: SignalFd,
+    command: Pid,
+    exit: Option<Exit>,
+    /// A signal reached the command while it lived.
+    stopped: bool,
+}
+
+impl Watcher<'_> {
+    /// Until the command has ended, or everything must: then ends what is left of the tree.
+    fn run(mut self) -> Ended {
+        while self.exit.is_none() {
+            let mut fds = [
+                PollFd::new(self.control.as_fd(), PollFlags::POLLIN),
+                PollFd::new(self.events.as_fd(), PollFlags::POLLIN),
+            ];
+            if poll(&mut fds, PollTimeout::NONE).is_err() {
+                continue;
+            }
+            let [orders, children] = fds.map(|fd| fd.revents().is_some_and(|events| !events.is_empty()));
+            if children && self.reap() == Children::None {
+                break;
+            }
+            if orders && self.exit.is_none() && !self.obey() {
+                self.stopped = true;
+                break;
+            }
+        }
+        let mut exit = self.exit;
+        let command = self.command;
+        let (_, proven) = tree::end(&self.events, |_| false, |status| note(&mut exit, command, status));
+        // A command that resists SIGKILL has not ended: said as killed, without proof.
+        let exit = exit.unwrap_or(Exit { at: unix_micros(), code: 0, signal: Signal::SIGKILL as i32 });
+        Ended {
+            at: exit.at,
+            code: exit.code,
+            signal: exit.signal,
+            stopped: self.stopped,
+            proven,
+            counters: reaped_counters(),
+        }
+    }
+
+    fn reap(&mut self) -> Children {
+        while let Ok(Some(_)) = self.events.read_signal() {}
+        let (exit, command) = (&mut self.exit, self.command);
+        tree::reap(|status| note(exit, command, status))
+    }
+
+    /// Carries out one order; false means: end everything.
+    fn obey(&mut self) -> bool {
+        let mut buffer = [0u8; super::wire::MAX_MESSAGE];
+        let Ok(Some((length, _))) = receive(self.control, &mut buffer) else { return false };
+        match Order::decode(&buffer[..length]) {
+            Ok(Order::Signal(number)) => {
+                if let Ok(signal) = Signal::try_from(number) {
+                    // The command is not reaped yet, so its number is not another's.
+                    self.stopped |= sys::signal_group(self.command, signal).is_ok() && ends(signal);
+                    // A stopped command would never see it.
+                    let _ = sys::signal_group(self.command, Signal::SIGCONT);
+                }
+                true
+            }
+            Ok(Order::Sample) => {
+                let _ = send(self.control, &Report::Sampled(living_counters()).encode(), &[]);
+                true
+            }
+            Ok(Order::Kill) | Err(_) => false,
+        }
+    }
+}
+
+/// Whether a command that got this signal was asked to end, as opposed to warned.
+fn ends(signal: Signal) -> bool {
+    matches!(signal, Signal::SIGTERM | Signal::SIGKILL)
+}
+
+fn note(exit: &mut Option<Exit>, command: Pid, status: WaitStatus) {
+    let at = unix_micros();
+    match status {
+        WaitStatus::Exited(pid, code) if pid == command => *exit = Some(Exit { at, code, signal: 0 }),
+        WaitStatus::Signaled(pid, signal, _) if pid == command => {
+            *exit = Some(Exit { at, code: 0, signal: signal as i32 });
+        }
+        _ => {}
+    }
+}
+
+/// What all reaped descendants used. `getrusage(2)`: block counts are in units of 512 bytes.
+fn reaped_counters() -> Counters {
+    let Ok(usage) = getrusage(UsageWho::RUSAGE_CHILDREN) else { return Counters::default() };
+    let unsigned = |value: i64| u64::try_from(value).unwrap_or(0);
+    Counters {
+        user: unsigned(usage.user_time().num_microseconds()),
+        system: unsigned(usage.system_time().num_microseconds()),
+        peak_bytes: unsigned(usage.max_rss()) * 1024,
+        read_bytes: unsigned(usage.block_reads()) * 512,
+        write_bytes: unsigned(usage.block_writes()) * 512,
+    }
+}
+
+/// As [`reaped_counters`], with what living descendants used so far.
+fn living_counters() -> Counters {
+    let mut total = reaped_counters();
+    let ticks = nix::unistd::sysconf(nix::unistd::SysconfVar::CLK_TCK).ok().flatten().unwrap_or(100);
+    let per_tick = 1_000_000 / u64::try_from(ticks).unwrap_or(100).max(1);
+    for pid in tree::descendants() {
+        let Some(stat) = tree::Stat::read(pid) else { continue };
+        total.user += stat.user_ticks * per_tick;
+        total.system += stat.system_ticks * per_tick;
+        total.peak_bytes = total.peak_bytes.max(peak_of(pid).unwrap_or(0));
+    }
+    total
+}
+
+fn peak_of(pid: Pid) -> Option<u64> {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    let kib: u64 = line.trim().strip_suffix(" kB")?.trim().parse().ok()?;
+    Some(kib * 1024)
+}

@@ -1,0 +1,151 @@
+//! Starting the command: `clone(CLONE_VM | CLONE_VFORK)` and exec, as fast as the kernel can.
+#![allow(unsafe_code, reason = "clone and what the child does before exec")]
+
+use std::ffi::{CStr, c_char, c_int, c_void};
+use std::os::fd::{AsRawFd, BorrowedFd};
+use std::ptr;
+
+use nix::unistd::Pid;
+
+use super::wire::{JobRef, StartStep};
+
+/// Enough for the few frames between clone and exec.
+const STACK: usize = 64 * 1024;
+
+/// Why nothing was started.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct StartError {
+    pub step: StartStep,
+    pub errno: c_int,
+}
+
+/// What the child needs; it lives in the parent's memory, which the child shares until exec.
+struct Plan {
+    programs: Vec<*const c_char>,
+    args: Vec<*const c_char>,
+    env: Vec<*const c_char>,
+    cwd: *const c_char,
+    stdio: [c_int; 3],
+    parent: libc::pid_t,
+    failed: Option<StartError>,
+}
+
+/// Starts the command in a process group of its own and returns once `exec` has succeeded.
+///
+/// The child gets default signal dispositions and an empty mask, dies with this process, and
+/// has no descriptor but its three.
+pub(super) fn start(job: &JobRef<'_>, stdio: [BorrowedFd<'_>; 3]) -> Result<Pid, StartError> {
+    let pointers = |list: &[&CStr]| -> Vec<*const c_char> {
+        list.iter().map(|string| string.as_ptr()).chain([ptr::null()]).collect()
+    };
+    let mut plan = Plan {
+        programs: pointers(&job.programs),
+        args: pointers(&job.args),
+        env: pointers(&job.env),
+        cwd: job.cwd.as_ptr(),
+        stdio: stdio.map(|fd| fd.as_raw_fd()),
+        parent: Pid::this().as_raw(),
+        failed: None,
+    };
+    let mut stack = vec![0u128; STACK / size_of::<u128>()];
+    // SAFETY: the stack grows down from its end, which is 16-byte aligned, and both it and `plan` outlive
+    // the child's use of them: CLONE_VFORK keeps this thread suspended until the child has called exec or
+    // _exit. This process has one thread, so no lock can be held by another. `child` never returns and
+    // calls only async-signal-safe functions.
+    let pid = unsafe {
+        let top = stack.as_mut_ptr().add(stack.len()).cast::<c_void>();
+        libc::clone(
+            child,
+            top,
+            libc::CLONE_VM | libc::CLONE_VFORK | libc::SIGCHLD,
+            ptr::from_mut(&mut plan).cast(),
+        )
+    };
+    if pid < 0 {
+        let errno = std::io::Error::last_os_error().raw_os_error().unwrap_or(libc::EAGAIN);
+        return Err(StartError { step: StartStep::Fork, errno });
+    }
+    let pid = Pid::from_raw(pid);
+    // SAFETY: `plan` is alive and the child, which wrote to it, is past exec or gone. A volatile read,
+    // since the compiler does not see that write.
+    match unsafe { ptr::read_volatile(&raw const plan.failed) } {
+        None => Ok(pid),
+        Some(error) => Err(error),
+    }
+}
+
+extern "C" fn child(plan: *mut c_void) -> c_int {
+    let plan = plan.cast::<Plan>();
+    // SAFETY: `start` passes its own live `Plan`, and is suspended: nothing else uses it.
+    let error = unsafe { exec(&*plan) };
+    // SAFETY: as above; `_exit` runs no handlers of the shared memory.
+    unsafe {
+        ptr::write_volatile(&raw mut (*plan).failed, Some(error));
+        libc::_exit(127)
+    }
+}
+
+/// Runs in the child until exec. Only system calls, no allocation, no lock.
+///
+/// # Safety
+/// Every pointer in `plan` is a NUL-terminated string, every list ends with a null pointer.
+unsafe fn exec(plan: &Plan) -> StartError {
+    let error = |step: StartStep| {
+        // SAFETY: reads this thread's errno.
+        let errno = unsafe { *libc::__errno_location() };
+        StartError { step, errno }
+    };
+    // SAFETY: plain system calls on values of the plan, which is valid as the caller promises.
+    unsafe {
+        if libc::setpgid(0, 0) != 0 || libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) != 0 {
+            return error(StartStep::Group);
+        }
+        // The supervisor may have died before that took hold.
+        if libc::getppid() != plan.parent {
+            return error(StartStep::Group);
+        }
+        if !place_stdio(plan.stdio) {
+            return error(StartStep::Stdio);
+        }
+        if libc::chdir(plan.cwd) != 0 {
+            return error(StartStep::Directory);
+        }
+        default_signals();
+        // The more telling error wins: found but not allowed, over not found.
+        let mut failure = StartError { step: StartStep::Exec, errno: libc::ENOENT };
+        for program in plan.programs.iter().take_while(|program| !program.is_null()) {
+            libc::execve(*program, plan.args.as_ptr(), plan.env.as_ptr());
+            let tried = error(StartStep::Exec);
+            if tried.errno != libc::ENOENT && tried.errno != libc::ENOTDIR {
+                failure = tried;
+                if tried.errno != libc::EACCES {
+                    break;
+                }
+            }
+        }
+        failure
+    }
+}
+
+/// Puts the three descriptors at 0, 1 and 2. All of them lie above 2 and close on exec.
+unsafe fn place_stdio(stdio: [c_int; 3]) -> bool {
+    (0..).zip(stdio).all(|(target, fd)| {
+        // SAFETY: plain system call.
+        unsafe { libc::dup2(fd, target) == target }
+    })
+}
+
+/// Rust ignores SIGPIPE and the supervisor blocks everything; a command expects neither.
+unsafe fn default_signals() {
+    // SAFETY: dispositions and mask belong to the child alone (no CLONE_SIGHAND); the structures are
+    // plain data for which all-zero is valid, and SIG_DFL is zero.
+    unsafe {
+        let action: libc::sigaction = std::mem::zeroed();
+        for signal in 1..=64 {
+            libc::sigaction(signal, &raw const action, ptr::null_mut());
+        }
+        let mut none: libc::sigset_t = std::mem::zeroed();
+        libc::sigemptyset(&raw mut none);
+        libc::sigprocmask(libc::SIG_SETMASK, &raw const none, ptr::null_mut());
+    }
+}
