@@ -1,0 +1,381 @@
+//! What a test says to a platform: make a pool, submit, wait, look.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::process::{Command, Output};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, bail, ensure};
+use futures::{StreamExt, TryStreamExt};
+use k8s_openapi::api::core::v1::{Namespace, Pod};
+use kruntimes_api::run::{Phase, Run, RunStatus};
+use kruntimes_api::runtime::Runtime;
+use kube::api::{Api, ListParams, Patch, PatchParams, PostParams, WatchEvent, WatchParams};
+use kube::config::{KubeConfigOptions, Kubeconfig};
+use serde_json::{Value, json};
+
+use crate::Platform;
+
+/// Longest wait for anything that should happen. Far above what a loaded machine needs.
+pub const PATIENCE: Duration = Duration::from_secs(120);
+
+/// One namespace of a platform, and the clients to reach it.
+#[derive(Clone)]
+pub struct Cluster {
+    /// Where it runs.
+    pub platform: Arc<dyn Platform>,
+    /// Client with every right.
+    pub client: kube::Client,
+    /// The test's own namespace.
+    pub namespace: String,
+}
+
+impl Cluster {
+    /// A fresh namespace called after `test`.
+    ///
+    /// # Errors
+    /// When the platform's API does not answer.
+    pub async fn new(platform: Arc<dyn Platform>, test: &str) -> anyhow::Result<Self> {
+        let kubeconfig = Kubeconfig::read_from(platform.kubeconfig())?;
+        let config = kube::Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await?;
+        let client = kube::Client::try_from(config)?;
+        let mut namespace = test.replace(['_', ':'], "-");
+        namespace.truncate(50);
+        let object: Namespace = serde_json::from_value(json!({"metadata": {"name": namespace}}))?;
+        match Api::<Namespace>::all(client.clone()).create(&PostParams::default(), &object).await {
+            Ok(_) => {}
+            Err(kube::Error::Api(status)) if status.code == 409 => {}
+            Err(error) => return Err(error).context("creating the test's namespace"),
+        }
+        Ok(Self { platform, client, namespace })
+    }
+
+    /// Runs of the namespace.
+    pub fn runs(&self) -> Api<Run> {
+        Api::namespaced(self.client.clone(), &self.namespace)
+    }
+
+    /// Pods of the namespace.
+    pub fn pods(&self) -> Api<Pod> {
+        Api::namespaced(self.client.clone(), &self.namespace)
+    }
+
+    /// Runtimes of the namespace.
+    pub fn runtimes(&self) -> Api<Runtime> {
+        Api::namespaced(self.client.clone(), &self.namespace)
+    }
+
+    /// Makes the pool `bash` and waits until all its Pods take Runs.
+    ///
+    /// # Errors
+    /// When they do not within [`PATIENCE`].
+    pub async fn bash_pool(&self, replicas: i32, slots: u32) -> anyhow::Result<()> {
+        self.bash_pool_with(replicas, json!({"capacity": {"resources": {"runs": slots}}})).await
+    }
+
+    /// Like [`Self::bash_pool`], with more of the Runtime's spec.
+    ///
+    /// # Errors
+    /// When the Pods do not become ready within [`PATIENCE`].
+    pub async fn bash_pool_with(&self, replicas: i32, spec: Value) -> anyhow::Result<()> {
+        let mut object = json!({
+            "apiVersion": "kruntimes.io/v1alpha1",
+            "kind": "Runtime",
+            "metadata": {"name": "bash"},
+            "spec": {
+                "replicas": replicas,
+                "template": {"spec": {
+                    "terminationGracePeriodSeconds": 5,
+                    "containers": [{"name": "runtime", "image": "localhost/bash-server:1"}],
+                }},
+            },
+        });
+        if let (Value::Object(target), Value::Object(more)) = (&mut object["spec"], spec) {
+            target.extend(more);
+        }
+        self.runtimes().create(&PostParams::default(), &serde_json::from_value(object)?).await?;
+        self.ready("bash", replicas).await
+    }
+
+    /// Waits until `replicas` Pods of the Runtime take Runs.
+    ///
+    /// # Errors
+    /// When they do not within [`PATIENCE`]; the error shows the Runtime.
+    pub async fn ready(&self, runtime: &str, replicas: i32) -> anyhow::Result<()> {
+        let api = self.runtimes();
+        let ready = self.wait_object(&api, runtime, |object: &Runtime| {
+            let status = object.status.as_ref();
+            status.and_then(|s| s.ready_replicas).unwrap_or(0) == replicas
+        });
+        ready
+            .await
+            .map(|_| ())
+            .with_context(|| format!("runtime {runtime}: waiting for {replicas} ready Pods"))
+    }
+
+    /// Creates a Run from the JSON of its spec.
+    ///
+    /// # Errors
+    /// The API's refusal.
+    pub async fn submit(&self, name: &str, spec: Value) -> anyhow::Result<Run> {
+        Ok(self.try_submit(name, spec).await?)
+    }
+
+    /// Like [`Self::submit`], with the API's own error.
+    ///
+    /// # Errors
+    /// The API's refusal.
+    pub async fn try_submit(&self, name: &str, spec: Value) -> Result<Run, kube::Error> {
+        // Raw, so that a test can say what the types cannot.
+        let object = json!({
+            "apiVersion": "kruntimes.io/v1alpha1",
+            "kind": "Run",
+            "metadata": {"name": name, "namespace": self.namespace},
+            "spec": spec,
+        });
+        let url = format!("/apis/kruntimes.io/v1alpha1/namespaces/{}/runs", self.namespace);
+        let request = http_post(&url, &object)?;
+        self.client.request::<Run>(request).await
+    }
+
+    /// Submits an inline script on the pool `bash`.
+    ///
+    /// # Errors
+    /// The API's refusal.
+    pub async fn script(&self, name: &str, script: &str) -> anyhow::Result<Run> {
+        self.submit(name, bash(script)).await
+    }
+
+    /// Submits an inline script and waits for its end.
+    ///
+    /// # Errors
+    /// When it is refused or does not end.
+    pub async fn run_script(&self, name: &str, script: &str) -> anyhow::Result<RunStatus> {
+        self.script(name, script).await?;
+        self.end(name).await
+    }
+
+    /// Waits for the end of a Run.
+    ///
+    /// # Errors
+    /// When it does not end within [`PATIENCE`].
+    pub async fn end(&self, name: &str) -> anyhow::Result<RunStatus> {
+        self.until(name, |status| phase(status).is_terminal()).await
+    }
+
+    /// Waits for a phase of a Run; ends early when it can no longer come.
+    ///
+    /// # Errors
+    /// When it does not come within [`PATIENCE`].
+    pub async fn phase(&self, name: &str, wanted: Phase) -> anyhow::Result<RunStatus> {
+        let status =
+            self.until(name, |status| phase(status) == wanted || phase(status).is_terminal()).await?;
+        ensure!(phase(&status) == wanted, "{name}: waited for {wanted}, ended as {status:?}");
+        Ok(status)
+    }
+
+    /// Waits until the status of a Run satisfies `done`.
+    ///
+    /// # Errors
+    /// When it does not within [`PATIENCE`]; the error shows the last status.
+    pub async fn until(&self, name: &str, done: impl Fn(&RunStatus) -> bool) -> anyhow::Result<RunStatus> {
+        let api = self.runs();
+        let run =
+            self.wait_object(&api, name, |run: &Run| done(&run.status.clone().unwrap_or_default())).await?;
+        Ok(run.status.unwrap_or_default())
+    }
+
+    /// The status as it is now.
+    ///
+    /// # Errors
+    /// When the Run cannot be read.
+    pub async fn status(&self, name: &str) -> anyhow::Result<RunStatus> {
+        Ok(self.runs().get(name).await?.status.unwrap_or_default())
+    }
+
+    async fn wait_object<K>(&self, api: &Api<K>, name: &str, done: impl Fn(&K) -> bool) -> anyhow::Result<K>
+    where
+        K: kube::Resource + Clone + serde::de::DeserializeOwned + std::fmt::Debug + 'static,
+    {
+        let last = std::sync::Mutex::new(None);
+        let wait = async {
+            loop {
+                match self.watch_once(api, name, &done, &last).await {
+                    Ok(Some(object)) => return object,
+                    // The platform may be down on purpose: look again.
+                    Ok(None) | Err(_) => pause(Duration::from_millis(100)).await,
+                }
+            }
+        };
+        tokio::time::timeout(PATIENCE, wait).await.map_err(|_| {
+            let last = last.lock().map(|l| format!("{l:?}")).unwrap_or_default();
+            anyhow::anyhow!("{name}: not as expected after {PATIENCE:?}; last seen: {last}")
+        })
+    }
+
+    async fn watch_once<K>(
+        &self,
+        api: &Api<K>,
+        name: &str,
+        done: &impl Fn(&K) -> bool,
+        last: &std::sync::Mutex<Option<K>>,
+    ) -> anyhow::Result<Option<K>>
+    where
+        K: kube::Resource + Clone + serde::de::DeserializeOwned + std::fmt::Debug + 'static,
+    {
+        let field = format!("metadata.name={name}");
+        let list = api.list(&ListParams::default().fields(&field)).await?;
+        let version = list.metadata.resource_version.clone().unwrap_or_default();
+        let keep = |object: &K| {
+            if let Ok(mut last) = last.lock() {
+                *last = Some(object.clone());
+            }
+        };
+        for object in list.items {
+            keep(&object);
+            if done(&object) {
+                return Ok(Some(object));
+            }
+        }
+        let mut events =
+            api.watch(&WatchParams::default().fields(&field).timeout(30), &version).await?.boxed();
+        while let Some(event) = events.try_next().await? {
+            if let WatchEvent::Added(object) | WatchEvent::Modified(object) = event {
+                keep(&object);
+                if done(&object) {
+                    return Ok(Some(object));
+                }
+            }
+        }
+        Ok(None)
+    }
+
+    /// Merge-patches the spec of a Run.
+    ///
+    /// # Errors
+    /// The API's refusal.
+    pub async fn patch_spec(&self, name: &str, spec: Value) -> Result<Run, kube::Error> {
+        self.runs().patch(name, &PatchParams::default(), &Patch::Merge(json!({"spec": spec}))).await
+    }
+
+    /// Waits until no Run of that name exists.
+    ///
+    /// # Errors
+    /// When it is still there after [`PATIENCE`].
+    pub async fn gone(&self, name: &str) -> anyhow::Result<()> {
+        eventually(&format!("{name} to be deleted"), || async {
+            Ok(self.runs().get_opt(name).await?.is_none())
+        })
+        .await
+    }
+
+    /// A command of ours, with the platform's kubeconfig and the test's namespace.
+    pub fn krt(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(crate::process::program("krt"));
+        command.env("KUBECONFIG", self.platform.kubeconfig()).args(["-n", &self.namespace]).args(arguments);
+        command
+    }
+
+    /// Stock kubectl on the platform, `None` when the environment names none.
+    pub fn kubectl(&self, arguments: &[&str]) -> Option<Command> {
+        let mut command = Command::new(std::env::var_os("KUBECTL").map(PathBuf::from)?);
+        command.env("KUBECONFIG", self.platform.kubeconfig()).args(["-n", &self.namespace]).args(arguments);
+        Some(command)
+    }
+}
+
+fn http_post(url: &str, body: &Value) -> Result<http::Request<Vec<u8>>, kube::Error> {
+    let bytes = serde_json::to_vec(body).map_err(kube::Error::SerdeError)?;
+    http::Request::post(url)
+        .header("content-type", "application/json")
+        .body(bytes)
+        .map_err(|e| kube::Error::BuildRequest(kube::core::request::Error::BuildRequest(e)))
+}
+
+/// The spec of an inline script on the pool `bash`.
+pub fn bash(script: &str) -> Value {
+    json!({"runtime": "bash", "source": {"inline": script}})
+}
+
+/// [`bash`] with more fields.
+pub fn bash_with(script: &str, more: Value) -> Value {
+    let mut spec = bash(script);
+    if let (Value::Object(spec), Value::Object(more)) = (&mut spec, more) {
+        spec.extend(more);
+    }
+    spec
+}
+
+/// The phase, an absent one being Pending.
+pub fn phase(status: &RunStatus) -> Phase {
+    status.phase.unwrap_or_default()
+}
+
+/// Value of a usage figure of the last attempt.
+pub fn figure(status: &RunStatus, name: &str) -> Option<f64> {
+    status.usage.as_ref()?.last.iter().find(|f| f.name == name).map(|f| f.value)
+}
+
+/// Status and reason by type of the conditions.
+pub fn conditions(status: &RunStatus) -> BTreeMap<String, (String, String)> {
+    status.conditions.iter().map(|c| (c.type_.clone(), (c.status.clone(), c.reason.clone()))).collect()
+}
+
+/// Runs a command off the runtime's thread.
+///
+/// # Errors
+/// When it cannot be started or does not end within [`PATIENCE`].
+pub async fn output(mut command: Command) -> anyhow::Result<Output> {
+    let what = format!("{command:?}");
+    command.stdin(std::process::Stdio::null());
+    let mut command = tokio::process::Command::from(command);
+    command.kill_on_drop(true);
+    let output = tokio::time::timeout(PATIENCE, command.output()).await;
+    output.with_context(|| format!("{what} did not end"))?.with_context(|| what)
+}
+
+/// Standard output of a command that must succeed.
+///
+/// # Errors
+/// When it fails; the error shows both streams.
+pub async fn stdout(command: Command) -> anyhow::Result<String> {
+    let what = format!("{command:?}");
+    let output = output(command).await?;
+    let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    if !output.status.success() {
+        bail!("{what}: {}\n{out}\n{err}", output.status);
+    }
+    Ok(out.into_owned())
+}
+
+/// Waits until `check` holds.
+///
+/// # Errors
+/// When it does not within [`PATIENCE`]; errors of the check only count then.
+pub async fn eventually<F, R>(what: &str, mut check: F) -> anyhow::Result<()>
+where
+    F: FnMut() -> R,
+    R: Future<Output = anyhow::Result<bool>>,
+{
+    let mut last = None;
+    let wait = async {
+        loop {
+            match check().await {
+                Ok(true) => return,
+                Ok(false) => last = None,
+                Err(error) => last = Some(error),
+            }
+            pause(Duration::from_millis(100)).await;
+        }
+    };
+    if tokio::time::timeout(PATIENCE, wait).await.is_err() {
+        bail!("waited {PATIENCE:?} for {what}{}", last.map(|e| format!(": {e:#}")).unwrap_or_default());
+    }
+    Ok(())
+}
+
+/// The pause between two looks of a wait that has a deadline.
+pub async fn pause(duration: Duration) {
+    tokio::time::sleep(duration).await;
+}

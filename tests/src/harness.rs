@@ -1,0 +1,70 @@
+//! Runs named cases on one platform, each in a namespace and a runtime of its own.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use libtest_mimic::{Arguments, Failed, Trial};
+
+use crate::{Cluster, Platform};
+
+type Body = Box<dyn Fn(Cluster) -> Pin<Box<dyn Future<Output = anyhow::Result<()>> + Send>> + Send + Sync>;
+
+/// One test.
+pub struct Case {
+    name: &'static str,
+    body: Body,
+}
+
+impl Case {
+    /// A test called `name`.
+    pub fn new<F, R>(name: &'static str, body: F) -> Self
+    where
+        F: Fn(Cluster) -> R + Send + Sync + 'static,
+        R: Future<Output = anyhow::Result<()>> + Send + 'static,
+    {
+        Self { name, body: Box::new(move |cluster| Box::pin(body(cluster))) }
+    }
+}
+
+/// Runs `cases` on what `start` gives, a few at a time, and stops that before it returns.
+pub fn main<P: Platform + 'static>(start: impl FnOnce() -> anyhow::Result<P>, cases: Vec<Case>) -> ExitCode {
+    // Each case mostly waits for the platform; a few at a time keep two cores busy.
+    main_shared(start, 4, |_| cases)
+}
+
+/// Like [`main`] for cases that need the platform itself; `at_once` of them run at a time.
+pub fn main_shared<P: Platform + 'static>(
+    start: impl FnOnce() -> anyhow::Result<P>,
+    at_once: usize,
+    cases: impl FnOnce(&Arc<P>) -> Vec<Case>,
+) -> ExitCode {
+    let mut arguments = Arguments::from_args();
+    arguments.test_threads.get_or_insert(at_once);
+    let platform = match start() {
+        Ok(platform) => Arc::new(platform),
+        Err(error) => {
+            eprintln!("the platform did not start: {error:#}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let trials = cases(&platform)
+        .into_iter()
+        .map(|case| {
+            let platform = platform.clone();
+            Trial::test(case.name, move || run(platform, &case))
+        })
+        .collect();
+    let conclusion = libtest_mimic::run(&arguments, trials);
+    drop(platform);
+    conclusion.exit_code()
+}
+
+fn run(platform: Arc<dyn Platform>, case: &Case) -> Result<(), Failed> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let cluster = Cluster::new(platform, case.name).await.map_err(|e| format!("{e:#}"))?;
+        (case.body)(cluster).await.map_err(|e| Failed::from(format!("{e:#}")))
+    })
+}

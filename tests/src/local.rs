@@ -1,0 +1,159 @@
+//! The local platform, started by `krt local up` as a person starts it.
+
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, bail};
+
+use crate::Platform;
+use crate::process::{self, Process};
+
+const START: Duration = Duration::from_secs(60);
+
+/// A platform in a folder of its own; dropped, it is stopped and must leave no process.
+pub struct Local {
+    folder: tempfile::TempDir,
+    krt: Mutex<Option<Child>>,
+}
+
+impl Local {
+    /// Starts a platform and waits until it takes commands.
+    ///
+    /// # Errors
+    /// When `krt local up` fails or is not ready in time; the error shows what it printed.
+    pub fn start() -> anyhow::Result<Self> {
+        let folder = tempfile::Builder::new().prefix("krt-test-").tempdir()?;
+        let local = Self { folder, krt: Mutex::new(None) };
+        local.up()?;
+        Ok(local)
+    }
+
+    /// The data folder.
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// Starts it again after [`Self::kill`].
+    ///
+    /// # Errors
+    /// As [`Self::start`].
+    pub fn up(&self) -> anyhow::Result<()> {
+        let log = self.folder.path().join("up.log");
+        let file = std::fs::File::options().create(true).append(true).open(&log)?;
+        let mut child = Command::new(process::program("krt"))
+            .args(["local", "up", "--data-dir"])
+            .arg(self.data_dir())
+            .stdin(Stdio::null())
+            .stdout(file.try_clone()?)
+            .stderr(file)
+            .spawn()
+            .context("starting krt local up (is it built? see KRT_BIN_DIR)")?;
+        let deadline = Instant::now() + START;
+        while !self.answers() {
+            if let Some(status) = child.try_wait()? {
+                bail!("krt local up: {status}\n{}", std::fs::read_to_string(&log)?);
+            }
+            if Instant::now() > deadline {
+                child.kill()?;
+                bail!("krt local up is not ready after {START:?}\n{}", std::fs::read_to_string(&log)?);
+            }
+            park();
+        }
+        *lock(&self.krt) = Some(child);
+        Ok(())
+    }
+
+    fn data_dir(&self) -> PathBuf {
+        self.folder.path().join("data")
+    }
+
+    fn answers(&self) -> bool {
+        let status = Command::new(process::program("krt"))
+            .args(["local", "status", "--data-dir"])
+            .arg(self.data_dir())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .status();
+        status.is_ok_and(|s| s.success())
+    }
+
+    /// Ends the platform's own process the hard way and waits until nothing of it is left.
+    ///
+    /// # Errors
+    /// When a process survives.
+    pub fn kill(&self) -> anyhow::Result<()> {
+        if let Some(mut child) = lock(&self.krt).take() {
+            child.kill()?;
+            child.wait()?;
+        }
+        self.nothing_left()
+    }
+
+    fn nothing_left(&self) -> anyhow::Result<()> {
+        let deadline = Instant::now() + START;
+        loop {
+            let left = self.processes();
+            if left.is_empty() {
+                return Ok(());
+            }
+            if Instant::now() > deadline {
+                bail!("processes survived the platform: {left:?}");
+            }
+            park();
+        }
+    }
+
+    /// Everything that runs for this platform.
+    pub fn processes(&self) -> Vec<Process> {
+        process::of_folder(self.folder.path())
+    }
+
+    /// Processes of one of our programs, without the container's first process.
+    pub fn programs(&self, name: &str) -> Vec<Process> {
+        self.processes().into_iter().filter(|p| p.program == name).collect()
+    }
+}
+
+impl Platform for Local {
+    fn name(&self) -> &'static str {
+        "local"
+    }
+
+    fn kubeconfig(&self) -> PathBuf {
+        self.data_dir().join("kubeconfig")
+    }
+
+    fn shared(&self) -> Option<PathBuf> {
+        Some(self.folder.path().to_owned())
+    }
+}
+
+impl Drop for Local {
+    fn drop(&mut self) {
+        let Some(mut child) = lock(&self.krt).take() else { return };
+        let down = Command::new(process::program("krt"))
+            .args(["local", "down", "--data-dir"])
+            .arg(self.data_dir())
+            .status();
+        let ended = down.is_ok_and(|s| s.success()) && child.wait().is_ok();
+        if !ended {
+            eprintln!("krt local down failed; killing the platform");
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+        if let Err(error) = self.nothing_left() {
+            eprintln!("{error:#}");
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+}
+
+/// A look every 50 ms, inside waits that have a deadline.
+fn park() {
+    std::thread::park_timeout(Duration::from_millis(50));
+}

@@ -1,0 +1,26 @@
+//! The behaviour of the product, one file per part of it.
+
+pub mod cancel;
+pub mod cli;
+pub mod faults;
+pub mod input;
+pub mod kubectl;
+pub mod lifecycle;
+pub mod retry;
+pub mod scheduling;
+
+use crate::Case;
+
+/// Everything that holds in every place.
+pub fn behaviour() -> Vec<Case> {
+    let parts = [
+        lifecycle::cases(),
+        input::cases(),
+        retry::cases(),
+        cancel::cases(),
+        scheduling::cases(),
+        cli::cases(),
+        kubectl::cases(),
+    ];
+    parts.into_iter().flatten().collect()
+}
