@@ -32,6 +32,10 @@ The rights of each component: what the code does, nothing beside it.
 - apiGroups: [kruntimes.io]
   resources: [runtimes]
   verbs: [get, list, watch]
+# Owner references that block, where the API server asks for it.
+- apiGroups: [kruntimes.io]
+  resources: [runtimes/finalizers]
+  verbs: [update]
 # Pods: a lost one is deleted by uid, and pod-deletion-cost is written before a scale down.
 - apiGroups: [""]
   resources: [pods]
