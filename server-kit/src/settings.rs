@@ -12,7 +12,7 @@ use kruntimes_proto::SOCKET_DIR_ENV;
 /// Flags of a Runtime Server. The baseline's `--port` and `--work-dir` are among them; its
 /// single-dash forms and logging flags are understood, the latter without effect.
 #[derive(Clone, Debug, Parser)]
-#[command(about = "A kruntimes Runtime Server", long_about = None)]
+#[command(about = "A kruntimes Runtime Server", long_about = None, args_override_self = true)]
 pub struct Settings {
     /// TCP port; with a socket directory it answers only health checks
     #[arg(long, default_value_t = 9091)]

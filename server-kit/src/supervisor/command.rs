@@ -135,14 +135,17 @@ unsafe fn place_stdio(stdio: [c_int; 3]) -> bool {
     })
 }
 
-/// Rust ignores SIGPIPE and the supervisor blocks everything; a command expects neither.
+/// Rust ignores SIGPIPE, the supervisor blocks everything, and whoever started the server may have
+/// ignored more; a command expects none of that.
 unsafe fn default_signals() {
-    // SAFETY: dispositions and mask belong to the child alone (no CLONE_SIGHAND); the structures are
-    // plain data for which all-zero is valid, and SIG_DFL is zero.
+    // SAFETY: dispositions and mask belong to the child alone (no CLONE_SIGHAND). The kernel's structure is
+    // at most 32 bytes on 64-bit machines, and all-zero is the default action. The raw call is used because
+    // the C library keeps signals 32 and 33 to itself.
     unsafe {
-        let action: libc::sigaction = std::mem::zeroed();
+        let action = [0u64; 4];
+        let set_size = size_of::<u64>();
         for signal in 1..=64 {
-            libc::sigaction(signal, &raw const action, ptr::null_mut());
+            libc::syscall(libc::SYS_rt_sigaction, signal, action.as_ptr(), ptr::null_mut::<u64>(), set_size);
         }
         let mut none: libc::sigset_t = std::mem::zeroed();
         libc::sigemptyset(&raw mut none);

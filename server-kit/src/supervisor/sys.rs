@@ -48,9 +48,9 @@ pub(super) fn receive(socket: impl AsFd, buffer: &mut [u8]) -> io::Result<Option
     let received = loop {
         let mut iov = [IoSliceMut::new(&mut *buffer)];
         match rustix::net::recvmsg(&socket, &mut iov, &mut control, RecvFlags::CMSG_CLOEXEC) {
-            Err(rustix::io::Errno::INTR) => {}
-            // A peer that died with unread messages of ours resets instead of ending.
-            Err(rustix::io::Errno::CONNRESET) => return Ok(None),
+            // A peer that went with messages of ours unread resets the socket once, ahead of what it still
+            // sent: `sock_error` is taken before the queue is looked at, and is cleared by that.
+            Err(rustix::io::Errno::INTR | rustix::io::Errno::CONNRESET) => {}
             other => break other?,
         }
     };

@@ -36,3 +36,6 @@ fn is_shell(program: &str) -> bool {
 fn main() -> ExitCode {
     server_kit::run(Bash)
 }
+
+#[cfg(test)]
+mod tests;
