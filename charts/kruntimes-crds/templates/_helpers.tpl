@@ -45,3 +45,8 @@ human administrator are known alike. Not asked for where a variable or condition
 {{- define "kruntimes-crds.is-control-plane" -}}
 authorizer.group('kruntimes.io').resource('runs').namespace(request.namespace).check('control').allowed()
 {{- end }}
+
+{{/* The list at a path of CEL; absent and null are empty. */}}
+{{- define "kruntimes-crds.list" -}}
+(has({{ . }}) && {{ . }} != null ? {{ . }} : [])
+{{- end }}
