@@ -54,6 +54,16 @@ impl ApiServer {
     }
 }
 
+impl Drop for ApiServer {
+    /// Waits until the processes are gone, which the guard cannot do; the folder is the guard's.
+    fn drop(&mut self) {
+        for (component, _) in self.node.components() {
+            // Nothing could be done about a failure here, and the guard tries once more.
+            let _ = self.node.stop(component);
+        }
+    }
+}
+
 /// A shell that kills the server and removes its folder when its standard input closes: when this is dropped, also for a
 /// start that failed, or when our process ends, however suddenly.
 #[derive(Debug)]

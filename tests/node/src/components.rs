@@ -110,6 +110,7 @@ fn controller_manager(layout: &Layout) -> Vec<String> {
         ],
         layout,
     );
+    arguments.push(format!("--flex-volume-plugin-dir={}", layout.path("var/volume-plugins")));
     arguments.push(format!("--service-account-private-key-file={}", layout.path("pki/sa.key")));
     arguments.push(format!("--root-ca-file={}", layout.path("pki/ca.crt")));
     arguments
@@ -158,7 +159,6 @@ fn kubelet_config(layout: &Layout) -> serde_json::Value {
         "failCgroupV1": false,
         "enforceNodeAllocatable": [],
         "failSwapOn": false,
-        "localStorageCapacityIsolation": false,
         "makeIPTablesUtilChains": false,
         // Tolerates what a machine inside a machine may not do: kernel settings, oom scores.
         "featureGates": {"KubeletInUserNamespace": true},
@@ -203,6 +203,8 @@ state = "{folder}/containerd/state"
   address = "{CONTAINERD}"
 [ttrpc]
   address = "{CONTAINERD}.ttrpc"
+[plugins."io.containerd.internal.v1.opt"]
+  path = "{folder}/containerd/opt"
 [plugins."io.containerd.grpc.v1.cri"]
   sandbox_image = "{PAUSE_IMAGE}"
   disable_apparmor = true # a profile would be loaded into the host's kernel

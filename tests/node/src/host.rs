@@ -154,6 +154,14 @@ fn hierarchies(mounts: &str) -> Vec<Hierarchy> {
     mounts.lines().filter_map(hierarchy).collect()
 }
 
+/// Whether image layers in this folder can be laid over each other: an overlay cannot lie on an overlay, as in a container.
+pub fn can_overlay(folder: &Path) -> Result<bool> {
+    const OVERLAYFS: i64 = 0x794c_7630;
+    let file_system =
+        rustix::fs::statfs(folder).with_context(|| format!("cannot look at {}", folder.display()))?;
+    Ok(file_system.f_type != OVERLAYFS)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -3,15 +3,22 @@
 set -eu
 state=$1
 
+mount --no-mtab -t tmpfs -o mode=755 tmpfs /run
 mount -t proc proc /proc
-# The kubelet writes kernel settings that belong to the whole machine: here it cannot.
-for settings in vm kernel; do
-    mount --bind /proc/sys/$settings /proc/sys/$settings
-    mount -o remount,bind,ro /proc/sys/$settings
-done
+# The kubelet insists on these settings, which belong to the whole machine: here it finds that they are as it wants them.
+pretend() {
+    local file=$state/settings/$1
+    mkdir -p "${file%/*}"
+    echo "$2" >"$file"
+    mount --bind "$file" "/proc/sys/$1"
+}
+pretend vm/overcommit_memory 1
+pretend kernel/panic 10
+pretend kernel/panic_on_oops 1
+pretend kernel/keys/root_maxkeys 1000000
+pretend kernel/keys/root_maxbytes 25000000
 
-# Folders whose names are compiled into the components.
-mount -t tmpfs -o mode=755 tmpfs /run
+# Folders whose names are compiled into the components; like /run, each is the node's own.
 for folder in log lib/cni lib/kubelet; do
     mkdir -p "$state/var/$folder"
     mount --bind "$state/var/$folder" "/var/$folder"

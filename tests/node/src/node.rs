@@ -217,7 +217,8 @@ impl Node {
 
     fn start_full(&mut self, socket: TcpListener) -> Result<()> {
         let pause = images::pause_archive()?;
-        components::configure(&self.layout, snapshotter(&self.layout.folder)?)?;
+        let snapshotter = if host::can_overlay(&self.layout.folder)? { "overlayfs" } else { "native" };
+        components::configure(&self.layout, snapshotter)?;
         self.mount_points = host::make_mount_points()?;
         self.save()?;
         host::make_cgroup(&self.layout.cgroup)?;
@@ -379,11 +380,4 @@ impl Node {
         write(&new, serde_json::to_vec_pretty(self)?)?;
         fs::rename(&new, &path).with_context(|| format!("cannot write {}", path.display()))
     }
-}
-
-/// How containerd lays image layers over each other: an overlay cannot lie on an overlay, as in a container.
-fn snapshotter(folder: &Path) -> Result<&'static str> {
-    const OVERLAYFS: i64 = 0x794c_7630;
-    let kind = i64::try_from(rustix::fs::statfs(folder)?.f_type).unwrap_or_default();
-    Ok(if kind == OVERLAYFS { "native" } else { "overlayfs" })
 }
