@@ -1,0 +1,37 @@
+//! Measures the platform beside a bare client, in one run on one machine.
+//!
+//! Owns what is measured and how it is written down. Comes in: release builds of the platform's programs. Goes out: one
+//! flat JSON object of numbers whose names stay, and a table for people. Must always hold: a figure stands beside what it
+//! is compared with, taken in the same run against the same API; started processes and accounting are in the figures.
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "a program for people")]
+
+mod bare;
+mod figures;
+mod local;
+mod machine;
+mod platform;
+mod processes;
+mod runs;
+mod watch;
+
+use clap::{Parser, Subcommand};
+
+#[derive(Parser)]
+#[command(name = "cargo xtask bench", bin_name = "cargo xtask bench")]
+struct Cli {
+    #[command(subcommand)]
+    place: Place,
+}
+
+#[derive(Subcommand)]
+enum Place {
+    /// On a local platform of its own, which is started and stopped
+    Local(local::Args),
+}
+
+#[tokio::main]
+async fn main() -> anyhow::Result<()> {
+    match Cli::parse().place {
+        Place::Local(args) => local::run(args).await,
+    }
+}

@@ -1,0 +1,86 @@
+//! Sees every change of every Run as it comes, over one watch.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
+
+use anyhow::{Context as _, Result};
+use futures::{StreamExt as _, TryStreamExt as _};
+use jiff::Timestamp;
+use kruntimes_api::Run;
+use kube::api::{ListParams, WatchEvent, WatchParams};
+use kube::{Api, ResourceExt as _};
+use tokio::sync::oneshot;
+
+/// What was seen of a Run until it ended.
+#[derive(Debug)]
+pub struct End {
+    /// Changes of the object, its creation included: each is one write.
+    pub writes: u32,
+    /// When its process started, by the clock of this machine.
+    pub started: Option<Timestamp>,
+    /// When its end was seen.
+    pub at: Instant,
+    pub run: Run,
+}
+
+#[derive(Default)]
+struct Expected {
+    writes: u32,
+    waiter: Option<oneshot::Sender<End>>,
+}
+
+/// One watch, many who wait.
+#[derive(Clone, Default)]
+pub struct Watch {
+    expected: Arc<Mutex<HashMap<String, Expected>>>,
+}
+
+impl Watch {
+    /// Starts to watch. When the watch breaks, everybody who waits gets an error.
+    pub async fn start(api: Api<Run>) -> Result<Self> {
+        let version = api.list_metadata(&ListParams::default().limit(1)).await?.metadata.resource_version;
+        let version = version.context("the list of Runs has no resource version")?;
+        let mut events = api.watch(&WatchParams::default().timeout(290), &version).await?.boxed();
+        let watch = Self::default();
+        let seen = watch.clone();
+        tokio::spawn(async move {
+            while let Ok(Some(event)) = events.try_next().await {
+                if let WatchEvent::Added(run) | WatchEvent::Modified(run) = event {
+                    seen.see(run);
+                }
+            }
+            eprintln!("the watch on Runs ended");
+            seen.lock().clear();
+        });
+        Ok(watch)
+    }
+
+    /// Called before the Run is created, so that nothing is missed.
+    pub fn expect(&self, name: &str) -> oneshot::Receiver<End> {
+        let (waiter, end) = oneshot::channel();
+        self.lock().insert(name.to_owned(), Expected { writes: 0, waiter: Some(waiter) });
+        end
+    }
+
+    fn see(&self, run: Run) {
+        let at = Instant::now();
+        let mut all = self.lock();
+        let Some(expected) = all.get_mut(&run.name_any()) else { return };
+        expected.writes += 1;
+        let Some(status) =
+            run.status.as_ref().filter(|status| status.phase.is_some_and(|phase| phase.is_terminal()))
+        else {
+            return;
+        };
+        let started = status.start_time.as_ref().map(|time| time.0);
+        if let Some(waiter) = expected.waiter.take() {
+            // Nobody waits any more: then nobody needs it.
+            let _ = waiter.send(End { writes: expected.writes, started, at, run });
+        }
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<String, Expected>> {
+        self.expected.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

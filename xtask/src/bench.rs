@@ -1,0 +1,28 @@
+//! `cargo xtask bench`: builds what is measured with the release profile, then the measuring client (`bench/`).
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+
+use crate::command;
+
+#[derive(Debug, clap::Args)]
+#[command(disable_help_flag = true)]
+pub struct Args {
+    /// `local [--json FILE] [--runs N]`; `cargo xtask bench --help` says more
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    arguments: Vec<String>,
+}
+
+/// The programs that take part.
+const PROGRAMS: [&str; 5] = ["krt", "control-plane", "runtimed", "bash-server", "kruntimes-bench"];
+
+pub fn run(args: &Args) -> Result<ExitCode> {
+    let mut build = command::cargo(&["build", "--locked", "--release", "--bins"]);
+    build.args(PROGRAMS.iter().flat_map(|package| ["--package", package]));
+    command::shown(build)?;
+    let mut bench =
+        command::cargo(&["run", "--quiet", "--locked", "--release", "--package", "kruntimes-bench", "--"]);
+    let status = bench.args(&args.arguments).status()?;
+    Ok(ExitCode::from(status.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(1)))
+}

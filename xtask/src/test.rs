@@ -1,0 +1,128 @@
+//! `cargo xtask test`: set-up, the suites, one closing line, and the gate on what was skipped.
+
+mod report;
+mod skips;
+
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::path::PathBuf;
+use std::process::{ExitCode, Stdio};
+use std::time::Instant;
+
+use anyhow::{Context as _, Result};
+use clap::ValueEnum;
+
+use crate::command;
+use crate::workspace::Workspace;
+use report::Report;
+
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Run one suite
+    #[arg(long, value_name = "SUITE")]
+    only: Vec<Suite>,
+    /// For the test programs, for instance a part of a test's name
+    #[arg(last = true)]
+    filter: Vec<String>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Suite {
+    /// Every package's own tests
+    Unit,
+    /// The behaviour of the whole on the local platform
+    Local,
+}
+
+/// The package with the suites that need running programs.
+const SUITES: &str = "kruntimes-tests";
+
+pub fn run(workspace: &Workspace, args: &Args) -> Result<ExitCode> {
+    let start = Instant::now();
+    let chosen = |suite| args.only.is_empty() || args.only.contains(&suite);
+    let mut report = Report::default();
+    if chosen(Suite::Unit) {
+        eprintln!("unit: every package's own tests");
+        // Doc tests are tests of the examples in the documentation.
+        let words = ["test", "--locked", "--workspace", "--exclude", SUITES, "--no-fail-fast"];
+        report.add(suite(&words, &[], &args.filter)?);
+    }
+    if chosen(Suite::Local) {
+        let set_up = set_up(workspace)?;
+        eprintln!("local: the behaviour of the whole on the local platform");
+        report.add(suite(
+            &["test", "--locked", "--package", SUITES, "--no-fail-fast"],
+            &set_up,
+            &args.filter,
+        )?);
+    }
+    let allowed = skips::allowed(&workspace.read(skips::LIST))?;
+    let unexpected = skips::unexpected(&report.skipped, &allowed);
+    close(&report, &unexpected, start);
+    Ok(if report.is_good() && unexpected.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// What the suites of the whole need: our programs and a stock kubectl.
+fn set_up(workspace: &Workspace) -> Result<Vec<(&'static str, PathBuf)>> {
+    eprintln!("set-up: building our programs");
+    command::shown(command::cargo(&["build", "--locked", "--workspace", "--bins"]))?;
+    eprintln!("set-up: a stock kubectl (built from its Go module once, into the cache)");
+    let kubectl = command::output(command::cargo(&[
+        "run",
+        "--quiet",
+        "--locked",
+        "--package",
+        "kruntimes-node",
+        "--bin",
+        "node",
+        "--",
+        "kubectl",
+    ]))?;
+    let programs = workspace.metadata()?.target_directory.join("debug");
+    Ok(vec![("KRT_BIN_DIR", programs), ("KUBECTL", PathBuf::from(kubectl.trim()))])
+}
+
+/// Runs test programs, shows what they print, and counts.
+fn suite(words: &[&str], set_up: &[(&str, PathBuf)], filter: &[String]) -> Result<Report> {
+    let mut cargo = command::cargo(words);
+    // The output of tests that passed is read too: that is where they say what they skipped.
+    cargo.args(["--", "--show-output"]).args(filter);
+    cargo.envs(set_up.iter().map(|(name, value)| (name, value)));
+    eprintln!("+ {}", command::words(&cargo));
+    let mut child = cargo.stdout(Stdio::piped()).spawn().context("cannot run cargo")?;
+    let mut report = Report::default();
+    let mut reader = report::Reader::default();
+    let mut out = std::io::stdout();
+    for line in BufReader::new(child.stdout.take().context("cargo has no output")?).split(b'\n') {
+        let line = String::from_utf8_lossy(&line?).into_owned();
+        if reader.read(&line, &mut report) {
+            writeln!(out, "{line}")?;
+        }
+    }
+    report.has_failed |= !child.wait()?.success();
+    Ok(report)
+}
+
+fn close(report: &Report, unexpected: &[&report::Skipped], start: Instant) {
+    for skipped in &report.skipped {
+        let word =
+            if unexpected.contains(&skipped) { "SKIPPED, NOT EXPECTED" } else { "skipped, as expected" };
+        println!("{word}: {}: {}", skipped.test, skipped.reason);
+    }
+    if !unexpected.is_empty() {
+        println!(
+            "gate: {} tests were skipped that must run here (or belong into {})",
+            unexpected.len(),
+            skips::LIST
+        );
+    }
+    if report.has_failed && report.failed == 0 {
+        println!("gate: cargo failed before or beside the tests, see above");
+    }
+    println!("test: {} test programs, {:.0} s", report.programs, start.elapsed().as_secs_f64());
+    println!(
+        "{} passed, {} failed, {} skipped",
+        report.passed - report.skipped_in_passed(),
+        report.failed,
+        report.skipped.len()
+    );
+}
