@@ -23,6 +23,7 @@ const HOSTS: &[&str] = &[
     "docs.kernel.org",
     "grpc.io",
     "json.schemastore.org",
+    "json-schema.org",
     "keepachangelog.com",
     "semver.org",
     "spdx.org",
@@ -47,9 +48,9 @@ const MIRRORS: [&str; 5] = ["GOPROXY", "PIP_INDEX_URL", "NPM_CONFIG_REGISTRY", "
 
 pub fn hold(workspace: &Workspace) -> Result<Vec<Finding>> {
     let mut own = BTreeSet::from([workspace.root.display().to_string()]);
-    own.extend(std::env::var("HOME").ok().filter(|home| home.len() > 1));
     // A checkout right below the root folder says nothing about anybody.
-    own.retain(|path| path.matches('/').count() > 1 || path.starts_with("/root"));
+    own.retain(|path| path.matches('/').count() > 1);
+    own.extend(std::env::var("HOME").ok().filter(|home| home.len() > 1).map(|home| home + "/"));
     for variable in MIRRORS {
         let value = std::env::var(variable).unwrap_or_default();
         own.extend(hosts(&value).map(|(_, host)| host.to_owned()).filter(|host| !is_known(host)));
@@ -88,7 +89,8 @@ fn path_in<'a>(line: &'a str, folder: &str) -> Option<&'a str> {
     })?;
     let path = &line[at..];
     let end = path.find(|c: char| c.is_whitespace() || "\"'`),;<>".contains(c)).unwrap_or(path.len());
-    Some(&path[..end]).filter(|path| path.len() > folder.len())
+    // The one home folder of examples.
+    Some(&path[..end]).filter(|path| path.len() > folder.len() && !path[folder.len()..].starts_with("you/"))
 }
 
 /// `scheme://host` in a text.
@@ -132,6 +134,7 @@ mod tests {
         let home = ["cd /ho", "me/somebody/src"].concat();
         assert_eq!(what(&home).len(), 1);
         assert_eq!(what(&["\"/ro", "ot/.cache\""].concat()).len(), 1);
+        assert_eq!(what(&["/ho", "me/you/.cache"].concat()).len(), 0);
         assert_eq!(what("ls $D/root/etc ${HOME}/root/x /root").len(), 0);
     }
 
