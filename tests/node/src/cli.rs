@@ -24,6 +24,8 @@ pub struct NodeArgs {
 pub enum NodeCommand {
     /// Build the Kubernetes programs into the cache and do nothing else
     Build,
+    /// Build the stock kubectl alone and print its path
+    Kubectl,
     /// Start the node and wait until it is ready; prints the path of its kubeconfig
     Up {
         /// Only etcd and the API server: no Pods run, no root is needed
@@ -62,6 +64,10 @@ pub fn main(args: NodeArgs) -> Result<()> {
     let open = || Node::open(&folder)?.filter(Node::is_alive).context("no node is up: start one with `up`");
     match args.command {
         NodeCommand::Build => go::ensure_all().map(drop),
+        NodeCommand::Kubectl => {
+            println!("{}", go::ensure_kubectl()?.display());
+            Ok(())
+        }
         NodeCommand::Up { api_only } => up(&folder, if api_only { Mode::Api } else { Mode::Full }),
         NodeCommand::Down => match Node::open(&folder)? {
             Some(node) => node.down(),
