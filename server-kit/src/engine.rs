@@ -27,8 +27,6 @@ use crate::table::{Accepted, Action, Bounds, ExecutionId, Fence, Refusal, Slot, 
 const TAIL: usize = 64 * 1024;
 /// Events a watcher may lie behind before its stream ends.
 const WATCH_BACKLOG: usize = 4096;
-/// How often running executions are measured while somebody watches.
-pub(crate) const SAMPLE_INTERVAL: Duration = Duration::from_secs(10);
 
 /// Why a call fails; the service maps it to a code.
 #[derive(Clone, Debug, thiserror::Error)]

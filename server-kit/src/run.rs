@@ -24,7 +24,7 @@ use tonic::transport::server::{Router, TcpIncoming};
 use crate::auth::Auth;
 use crate::author::Author;
 use crate::capture::Capturer;
-use crate::engine::{Engine, Parts, SAMPLE_INTERVAL};
+use crate::engine::{Engine, Parts};
 use crate::environment::PassList;
 use crate::gate::{Gate, Rule};
 use crate::metrics::Counts;
@@ -168,7 +168,7 @@ async fn serve(
     let service =
         Service { engine: Arc::clone(&engine), auth: auth.clone(), instance_id, stop: stop.clone() };
     let listeners = Listeners::bind(&settings).await?;
-    tokio::spawn(sample(Arc::clone(&engine), stop.clone()));
+    tokio::spawn(sample(Arc::clone(&engine), settings.usage_interval, stop.clone()));
     let health = listeners.http.serve(metrics, || Ok(()), stop.clone());
     let rule = |rule| Gate { rule, refused: counts.unauthenticated.clone() };
     let tcp_rule = if auth.is_some() { Rule::HealthOnly } else { Rule::Open };
@@ -239,8 +239,8 @@ async fn wind_down(engine: &Engine, grace: Duration) {
     let _ = tokio::time::timeout(LINGER, engine.until(|_, kept| kept == 0)).await;
 }
 
-async fn sample(engine: Arc<Engine>, stop: CancellationToken) {
-    let mut ticks = tokio::time::interval(SAMPLE_INTERVAL);
+async fn sample(engine: Arc<Engine>, interval: Duration, stop: CancellationToken) {
+    let mut ticks = tokio::time::interval(interval.max(Duration::from_secs(1)));
     while stop.run_until_cancelled(ticks.tick()).await.is_some() {
         if engine.is_watched() {
             engine.sample();

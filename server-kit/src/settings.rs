@@ -35,6 +35,9 @@ pub struct Settings {
     /// Seconds that running executions may go on after this server got TERM
     #[arg(long, default_value = "25", value_parser = seconds)]
     pub shutdown_grace: Duration,
+    /// Seconds between usage snapshots of running executions, while somebody watches
+    #[arg(long, default_value = "10", value_parser = seconds)]
+    pub usage_interval: Duration,
     /// Executions at once
     #[arg(long, default_value_t = 1024, value_parser = clap::value_parser!(u32).range(1..=65_536))]
     pub max_executions: u32,

@@ -169,7 +169,10 @@ async fn cancel_may_come_at_any_moment() {
         let _ = server.runtime.cancel(cancel(&id, 1)).await.expect("known now");
         let status = server.end(&id).await;
         match status.stop_cause() {
-            StopCause::Cancelled => assert!(status.signal == 15 || status.started_at == 0, "{status:?}"),
+            // Between the look whether it lives and the signal it may still end by itself.
+            StopCause::Cancelled => {
+                assert!(status.signal == 15 || status.started_at == 0 || status.exit_code == 0, "{status:?}");
+            }
             StopCause::Exited => assert_eq!(status.exit_code, 0, "{status:?}"),
             other => panic!("{other:?}: {status:?}"),
         }

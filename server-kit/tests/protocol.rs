@@ -248,3 +248,35 @@ async fn logs_are_followed_from_an_offset() {
     let unknown = server.events.logs(LogsRequest { id: "b".into(), ..LogsRequest::default() }).await;
     assert_eq!(unknown.expect_err("unknown").code(), Code::NotFound);
 }
+
+#[tokio::test]
+async fn what_runs_is_measured_while_somebody_watches() {
+    let mut server = TestServer::start(&["--usage-interval=1"]).await;
+    // The burner is a grandchild that nobody has waited for yet.
+    server.execute(script("a", "bash -c 'while :; do :; done' & wait")).await.expect("accepted");
+    let mut watch = server.events.watch(WatchRequest {}).await.expect("watch").into_inner();
+    let used = loop {
+        let event = in_time(watch.message()).await.expect("event").expect("event").event;
+        let Some(Event::Execution(status)) = event else { continue };
+        let Some(usage) = &status.usage else { continue };
+        assert_eq!(status.state(), ExecutionState::Running);
+        assert!(usage.incomplete, "it still runs");
+        let figure = |name: &str| usage.figures.iter().find(|f| f.name == name).expect("figure").value;
+        if figure("cpu_user_seconds") > 0.2 && figure("memory_peak_bytes") > 100_000.0 {
+            break figure("cpu_user_seconds");
+        }
+    };
+    server.runtime.cancel(cancel("a", 1)).await.expect("cancels");
+    let total = server.end("a").await.usage.expect("usage");
+    let user = total.figures.iter().find(|f| f.name == "cpu_user_seconds").expect("figure").value;
+    assert!(user >= used && !total.incomplete, "{user} after {used}");
+}
+
+#[tokio::test]
+async fn health_tells_what_is_in_the_way() {
+    let mut server = TestServer::start(&[]).await;
+    server.healthy().await.expect("well");
+    std::fs::remove_dir(server.work_dir()).expect("removed");
+    let reason = server.healthy().await.expect_err("no work dir");
+    assert!(reason.contains("work dir") && reason.contains("No such file"), "{reason}");
+}

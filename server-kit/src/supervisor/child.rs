@@ -9,7 +9,7 @@ use nix::sys::resource::{UsageWho, getrusage};
 use nix::sys::signal::Signal;
 use nix::sys::signalfd::SignalFd;
 use nix::sys::time::TimeValLike as _;
-use nix::sys::wait::WaitStatus;
+use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
 use nix::unistd::Pid;
 
 use super::command::{self, StartError};
@@ -92,7 +92,7 @@ impl Watcher<'_> {
                 break;
             }
             if orders && self.exit.is_none() && !self.obey() {
-                self.stopped = true;
+                self.stopped |= self.lives();
                 break;
             }
         }
@@ -117,13 +117,22 @@ impl Watcher<'_> {
         tree::reap(|status| note(exit, command, status))
     }
 
+    /// Whether the command has not ended yet. One that has, and waits to be reaped, still takes signals,
+    /// but was not ended by them.
+    fn lives(&self) -> bool {
+        let look = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
+        matches!(waitid(Id::Pid(self.command), look), Ok(WaitStatus::StillAlive))
+    }
+
     /// Carries out one order; false means: end everything.
     fn obey(&mut self) -> bool {
         let mut buffer = [0u8; super::wire::MAX_MESSAGE];
         let Ok(Some((length, _))) = receive(self.control, &mut buffer) else { return false };
         match Order::decode(&buffer[..length]) {
             Ok(Order::Signal(number)) => {
-                if let Ok(signal) = Signal::try_from(number) {
+                if let Ok(signal) = Signal::try_from(number)
+                    && self.lives()
+                {
                     // The command is not reaped yet, so its number is not another's.
                     self.stopped |= sys::signal_group(self.command, signal).is_ok() && ends(signal);
                     // A stopped command would never see it.
