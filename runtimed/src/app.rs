@@ -1,0 +1,154 @@
+//! The program around the engine: one loop that takes events and carries out actions.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Instant;
+
+use jiff::Timestamp;
+use kruntimes_core::ids::{Fence, RunUid};
+use tokio::sync::{mpsc, watch};
+use tokio_util::sync::CancellationToken;
+
+use crate::engine::{Action, Engine, Event, Now, Written};
+use crate::kubernetes::heartbeat::Own;
+use crate::kubernetes::{RunWriter, write_status};
+use crate::metrics::RuntimedMetrics;
+use crate::work::{Attempt, Context, Step};
+
+/// The task of an attempt, as the loop sees it.
+struct Handle {
+    fence: Fence,
+    steps: mpsc::UnboundedSender<Step>,
+    abort: CancellationToken,
+    /// Of the write under way.
+    hurry: CancellationToken,
+}
+
+/// The loop.
+pub struct App {
+    /// Decides.
+    pub engine: Engine,
+    /// For attempts.
+    pub context: Arc<Context>,
+    /// For statuses.
+    pub writer: Arc<dyn RunWriter>,
+    /// From everywhere.
+    pub events: mpsc::Receiver<Event>,
+    /// For the heartbeat.
+    pub own: watch::Sender<Own>,
+    /// Counted.
+    pub metrics: RuntimedMetrics,
+}
+
+impl App {
+    /// Runs until `stop`, or until the Pod stops and nothing is left to do.
+    pub async fn run(mut self, stop: CancellationToken) {
+        let mut attempts: HashMap<RunUid, Handle> = HashMap::new();
+        let mut draining = false;
+        loop {
+            let due = self.engine.due();
+            let tick = async {
+                match due {
+                    Some(at) => tokio::time::sleep_until(at.into()).await,
+                    None => std::future::pending().await,
+                }
+            };
+            let event = tokio::select! {
+                event = self.events.recv() => match event {
+                    Some(event) => event,
+                    None => return,
+                },
+                () = tick => Event::Tick,
+                () = stop.cancelled() => return,
+            };
+            draining |= matches!(event, Event::Drain { .. });
+            let now = Now { wall: Timestamp::now(), mono: Instant::now() };
+            for action in self.engine.handle(event, now) {
+                self.carry_out(action, &mut attempts);
+            }
+            self.metrics.active.set(i64::try_from(self.engine.active()).unwrap_or(i64::MAX));
+            let own = Own { synced: self.engine.is_synced(), draining };
+            self.own.send_if_modified(|before| {
+                let changed = *before != own;
+                *before = own;
+                changed
+            });
+            if draining && self.engine.is_idle() {
+                return;
+            }
+        }
+    }
+
+    fn carry_out(&self, action: Action, attempts: &mut HashMap<RunUid, Handle>) {
+        tracing::debug!(?action, "action");
+        let (fence, step) = match action {
+            Action::CountStale => {
+                self.metrics.stale.inc();
+                return;
+            }
+            Action::Write { fence, run, event } => {
+                let hurry = self.attempt(attempts, &fence).hurry.clone();
+                let (writer, events, metrics) =
+                    (Arc::clone(&self.writer), self.context.events.clone(), self.metrics.clone());
+                let ends = !matches!(*event, kruntimes_core::run::Event::Started { .. });
+                tokio::spawn(async move {
+                    let outcome = write_status(&*writer, run, *event, &hurry).await;
+                    match &outcome {
+                        Written::Applied(run) => {
+                            metrics.writes.inc();
+                            if let Some(status) = run.status.as_ref().filter(|_| ends) {
+                                metrics.attempt_ended(status);
+                            }
+                        }
+                        Written::Refused(refusal) => {
+                            tracing::info!(%fence, %refusal, "a status write was dropped")
+                        }
+                        Written::Gone | Written::Abandoned => {}
+                    }
+                    let _ = events.send(Event::Written { fence, outcome }).await;
+                });
+                return;
+            }
+            Action::HurryWrite { fence } => {
+                let handle = self.attempt(attempts, &fence);
+                handle.hurry.cancel();
+                handle.hurry = CancellationToken::new();
+                return;
+            }
+            Action::Abort { fence } => return self.attempt(attempts, &fence).abort.cancel(),
+            Action::Prepare { fence, spec } => (fence, Step::Prepare(spec)),
+            Action::Execute { fence, run, spec, prepared, instance } => {
+                (fence, Step::Execute { run, spec, prepared, instance })
+            }
+            Action::Follow { fence, run } => (fence, Step::Follow(run)),
+            Action::Cancel { fence, cause, grace } => (fence, Step::Cancel(cause, grace)),
+            Action::Collect { fence, execution } => (fence, Step::Collect(execution)),
+            Action::Release { fence, run, executed, cancel } => {
+                // The last step: the task ends after it, and so does our interest in it.
+                let _ = self.attempt(attempts, &fence).steps.send(Step::Release { run, executed, cancel });
+                attempts.remove(&fence.run);
+                return;
+            }
+        };
+        // A task that is gone has released the attempt already.
+        let _ = self.attempt(attempts, &fence).steps.send(step);
+    }
+
+    /// The task of an attempt, started at its first action.
+    fn attempt<'a>(&self, attempts: &'a mut HashMap<RunUid, Handle>, fence: &Fence) -> &'a mut Handle {
+        let stale = attempts.get(&fence.run).is_some_and(|handle| handle.fence != *fence);
+        if stale {
+            attempts.remove(&fence.run);
+        }
+        attempts.entry(fence.run.clone()).or_insert_with(|| {
+            let (steps, receiver) = mpsc::unbounded_channel();
+            let abort = CancellationToken::new();
+            Attempt::start(Arc::clone(&self.context), fence.clone(), receiver, abort.clone());
+            Handle { fence: fence.clone(), steps, abort, hurry: CancellationToken::new() }
+        })
+    }
+}
+
+#[cfg(test)]
+#[path = "app_tests.rs"]
+mod tests;

@@ -1,0 +1,41 @@
+use super::*;
+
+fn annotations() -> BTreeMap<String, String> {
+    let pairs = [("kruntimes.io/capacity.runs", "8"), ("kruntimes.io/capacity.tokens", "3"), ("other", "1")];
+    pairs.map(|(key, value)| (key.to_owned(), value.to_owned())).into()
+}
+
+#[test]
+fn the_server_is_the_truth_and_the_annotations_fill_in() {
+    let describe = v1::DescribeResponse {
+        name: "bash".into(),
+        protocol: 1,
+        resources: vec![v1::Resource {
+            name: "tokens".into(),
+            kind: "Counted".into(),
+            allocatable: "2".into(),
+        }],
+        accounting: vec![v1::AccountingSource { figure: "cpu".into(), source: "rusage".into() }],
+        devices: vec![v1::InventoryDevice {
+            resource: "gpu".into(),
+            id: "0".into(),
+            memory_bytes: 5,
+            health: Some(v1::DeviceHealth { state: "Lost".into(), since: 1, ..Default::default() }),
+            ..Default::default()
+        }],
+        ..Default::default()
+    };
+    let status = instance_status(Some(&describe), &annotations());
+    let amounts: Vec<(&str, &str)> =
+        status.allocatable.iter().map(|(name, amount)| (&**name, &*amount.0)).collect();
+    assert_eq!(amounts, [("runs", "8"), ("tokens", "2")]);
+    assert_eq!(status.accounting["cpu"], "rusage");
+    assert_eq!(status.devices[0].memory.as_ref().unwrap().0, "5");
+    assert!(status.devices[0].health.as_ref().unwrap().since.is_some());
+}
+
+#[test]
+fn a_baseline_server_offers_what_its_pod_promises() {
+    let status = instance_status(None, &BTreeMap::new());
+    assert_eq!((status.server.unwrap().protocol, &*status.allocatable["runs"].0), (0, "2"));
+}

@@ -1,0 +1,125 @@
+//! Metrics, under the baseline's names where it has them.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use kruntimes_api::run::{Phase, RunStatus};
+use kruntimes_daemon::prometheus_client::encoding::EncodeLabelSet;
+use kruntimes_daemon::prometheus_client::metrics::counter::Counter;
+use kruntimes_daemon::prometheus_client::metrics::family::Family;
+use kruntimes_daemon::prometheus_client::metrics::gauge::Gauge;
+use kruntimes_daemon::prometheus_client::metrics::histogram::Histogram;
+use kruntimes_daemon::{LATENCY_BUCKETS, Metrics};
+
+/// Prefix of every name.
+pub const PREFIX: &str = "kruntimes_runtimed";
+/// Buckets for the length of Runs, in seconds.
+const DURATIONS: [f64; 12] = [0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 30.0, 60.0, 300.0, 1800.0, 7200.0, 86400.0];
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ResultLabels {
+    runtime: Arc<str>,
+    result: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct RetryLabels {
+    runtime: Arc<str>,
+    reason: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct FailureLabels {
+    runtime: Arc<str>,
+    phase: &'static str,
+    reason: &'static str,
+}
+
+/// The handles of everything that is counted.
+#[derive(Debug, Clone)]
+pub struct RuntimedMetrics {
+    runtime: Arc<str>,
+    runs: Family<ResultLabels, Counter>,
+    retries: Family<RetryLabels, Counter>,
+    failures: Family<FailureLabels, Counter>,
+    durations: Histogram,
+    dispatch: Histogram,
+    /// Attempts that are not finished.
+    pub active: Gauge,
+    /// Effects of older attempts that were dropped.
+    pub stale: Counter,
+    /// Status writes that went through.
+    pub writes: Counter,
+}
+
+impl RuntimedMetrics {
+    /// Registers everything.
+    pub fn register(metrics: &Metrics, runtime: &str) -> Self {
+        metrics.register(|registry| {
+            let these = Self {
+                runtime: runtime.into(),
+                runs: Family::default(),
+                retries: Family::default(),
+                failures: Family::default(),
+                durations: Histogram::new(DURATIONS),
+                dispatch: Histogram::new(LATENCY_BUCKETS),
+                active: Gauge::default(),
+                stale: Counter::default(),
+                writes: Counter::default(),
+            };
+            registry.register("runs", "Runs that ended here", these.runs.clone());
+            registry.register("run_retries", "Attempts that are followed by another", these.retries.clone());
+            registry.register("run_failures", "Runs that did not succeed", these.failures.clone());
+            registry.register(
+                "run_duration_seconds",
+                "From the start of the process to its end",
+                these.durations.clone(),
+            );
+            registry.register(
+                "dispatch_duration_seconds",
+                "From the bind to the start of the process",
+                these.dispatch.clone(),
+            );
+            registry.register("active_runs", "Attempts that are not finished", these.active.clone());
+            registry.register(
+                "stale_effects",
+                "Effects of older attempts that were dropped",
+                these.stale.clone(),
+            );
+            registry.register("status_writes", "Status writes that went through", these.writes.clone());
+            these
+        })
+    }
+
+    /// Counts what a status that ended an attempt says.
+    pub fn attempt_ended(&self, status: &RunStatus) {
+        let phase = status.phase.unwrap_or_default();
+        let reason = status.reason.map_or("none", |reason| reason.as_str());
+        if phase == Phase::Pending {
+            if status.reason.is_some() {
+                self.retries.get_or_create(&RetryLabels { runtime: self.runtime.clone(), reason }).inc();
+            }
+            return;
+        }
+        if !phase.is_terminal() {
+            return;
+        }
+        let result = phase.as_str();
+        self.runs.get_or_create(&ResultLabels { runtime: self.runtime.clone(), result }).inc();
+        if phase != Phase::Succeeded {
+            let labels = FailureLabels { runtime: self.runtime.clone(), phase: result, reason };
+            self.failures.get_or_create(&labels).inc();
+        }
+        let Some(start) = status.start_time.as_ref() else { return };
+        if let Some(bound) = &status.scheduled_time {
+            self.dispatch.observe(seconds(start.0.duration_since(bound.0)));
+        }
+        if let Some(end) = &status.completion_time {
+            self.durations.observe(seconds(end.0.duration_since(start.0)));
+        }
+    }
+}
+
+fn seconds(span: jiff::SignedDuration) -> f64 {
+    Duration::try_from(span).unwrap_or_default().as_secs_f64()
+}

@@ -1,0 +1,125 @@
+//! From the wire to our words, in one place.
+
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
+use kruntimes_api::run::{BackendStatus, DeviceHeld, Figure, IsolationAxis, IsolationLevel};
+use kruntimes_core::ids::RunUid;
+use kruntimes_core::run::AttemptUsage;
+use kruntimes_proto::v1::{self, StopCause};
+
+use super::{End, Execution, ExecutionState, StreamName};
+
+/// The error text by which a baseline server tells of a timeout.
+const BASELINE_TIMEOUT: &str = "timeout";
+
+impl From<v1::StatusResponse> for Execution {
+    fn from(wire: v1::StatusResponse) -> Self {
+        let of = (wire.attempt > 0).then(|| {
+            (
+                i32::try_from(wire.attempt).unwrap_or(i32::MAX),
+                i64::try_from(wire.assignment).unwrap_or(i64::MAX),
+            )
+        });
+        Self {
+            id: RunUid::from(wire.id.as_str()),
+            of,
+            started_at: time(wire.started_at),
+            usage: wire.usage.as_ref().map(usage),
+            devices: wire.devices.iter().map(device).collect(),
+            isolation: wire.isolation.as_ref().map(isolation_axes).unwrap_or_default(),
+            backend: wire.backend.as_ref().map(backend),
+            state: state(wire),
+        }
+    }
+}
+
+fn state(wire: v1::StatusResponse) -> ExecutionState {
+    let succeeded = match wire.state() {
+        v1::ExecutionState::Unspecified | v1::ExecutionState::Pending => return ExecutionState::Pending,
+        v1::ExecutionState::Running => return ExecutionState::Running,
+        v1::ExecutionState::Succeeded => true,
+        v1::ExecutionState::Failed => false,
+    };
+    let baseline_timeout = wire.exit_code == -1 && wire.error_message == BASELINE_TIMEOUT;
+    let cause = match wire.stop_cause() {
+        StopCause::Unspecified if baseline_timeout && !succeeded => StopCause::Timeout,
+        known => known,
+    };
+    ExecutionState::Ended(Box::new(End {
+        succeeded,
+        exit_code: wire.exit_code,
+        signal: wire.signal,
+        cause,
+        finished_at: time(wire.finished_at),
+        message: wire.error_message,
+        stdout_tail: wire.stdout,
+        stderr_tail: wire.stderr,
+    }))
+}
+
+/// Microseconds since the epoch; 0 is "not yet".
+pub(super) fn time(micros: i64) -> Option<Timestamp> {
+    (micros > 0).then(|| Timestamp::from_microsecond(micros).ok()).flatten()
+}
+
+fn usage(wire: &v1::Usage) -> AttemptUsage {
+    AttemptUsage { figures: wire.figures.iter().take(128).map(figure).collect(), incomplete: wire.incomplete }
+}
+
+fn figure(wire: &v1::Figure) -> Figure {
+    let scope = match wire.scope() {
+        v1::Scope::Unspecified | v1::Scope::Attempt => "attempt",
+        v1::Scope::Driver => "driver",
+        v1::Scope::Allocation => "allocation",
+        v1::Scope::Device => "device",
+    };
+    Figure {
+        name: wire.name.clone(),
+        // Nothing but numbers can be written to the API.
+        value: if wire.value.is_finite() { wire.value } else { 0.0 },
+        unit: wire.unit.clone(),
+        source: wire.source.clone(),
+        scope: scope.into(),
+    }
+}
+
+fn device(wire: &v1::Device) -> DeviceHeld {
+    DeviceHeld { resource: wire.resource.clone(), id: wire.id.clone(), amount: wire.amount.clone() }
+}
+
+/// The axes of an isolation record.
+pub fn isolation_axes(wire: &v1::Isolation) -> Vec<IsolationAxis> {
+    wire.axes
+        .iter()
+        .map(|axis| IsolationAxis {
+            axis: axis.axis.clone(),
+            level: match axis.level() {
+                v1::IsolationLevel::None => IsolationLevel::None,
+                v1::IsolationLevel::Soft => IsolationLevel::Soft,
+                v1::IsolationLevel::Hard => IsolationLevel::Hard,
+            },
+            mechanism: axis.mechanism.clone(),
+            reason: axis.reason.clone(),
+        })
+        .collect()
+}
+
+fn backend(wire: &v1::Backend) -> BackendStatus {
+    BackendStatus {
+        kind: wire.kind.clone(),
+        id: wire.id.clone(),
+        state: wire.state.clone(),
+        url: wire.url.clone(),
+        queued_time: time(wire.queued_at).map(MicroTime),
+        restarts: i32::try_from(wire.restarts).unwrap_or(i32::MAX),
+    }
+}
+
+/// `None` for a stream that we do not know.
+pub(super) fn stream_name(stream: v1::Stream) -> Option<StreamName> {
+    match stream {
+        v1::Stream::Unspecified => None,
+        v1::Stream::Stdout => Some(StreamName::Stdout),
+        v1::Stream::Stderr => Some(StreamName::Stderr),
+    }
+}

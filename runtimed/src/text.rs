@@ -1,0 +1,34 @@
+//! Cutting text to a bound without cutting a character.
+
+/// At most `limit` last bytes of `text`.
+pub fn last_bytes(text: &str, limit: usize) -> &str {
+    let mut start = text.len().saturating_sub(limit);
+    while !text.is_char_boundary(start) {
+        start += 1;
+    }
+    &text[start..]
+}
+
+/// At most `limit` first bytes of `text`.
+pub fn first_bytes(text: &str, limit: usize) -> &str {
+    let mut end = limit.min(text.len());
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    &text[..end]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn characters_stay_whole() {
+        assert_eq!(last_bytes("aéb", 2), "b");
+        assert_eq!(last_bytes("aéb", 3), "éb");
+        assert_eq!(last_bytes("ab", 9), "ab");
+        assert_eq!(first_bytes("aéb", 2), "a");
+        assert_eq!(first_bytes("aéb", 3), "aé");
+        assert_eq!(first_bytes("", 3), "");
+    }
+}
