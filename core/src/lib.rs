@@ -6,5 +6,10 @@
 //! clock, no panics, and a Run's phase, reason and conditions come from
 //! [`run::transition`] alone.
 
+pub mod desired;
 pub mod ids;
+pub mod liveness;
 pub mod run;
+pub mod runtime_status;
+pub mod schedule;
+pub mod ttl;

@@ -1,0 +1,258 @@
+use k8s_openapi::api::core::v1::PodSpec;
+use kruntimes_api::runtime::RuntimeSpec;
+use proptest::prelude::*;
+use serde_json::{Value, json};
+
+use super::*;
+
+fn runtime(spec: Value) -> Runtime {
+    let spec: RuntimeSpec = serde_json::from_value(spec).unwrap();
+    let mut runtime = Runtime::new("bash", spec);
+    runtime.metadata.namespace = Some("team".into());
+    runtime.metadata.uid = Some("u-1".into());
+    runtime
+}
+
+fn template(pod: Value) -> Value {
+    json!({"template": {"spec": pod}})
+}
+
+fn plain() -> Value {
+    template(json!({"containers": [{"name": "runtime", "image": "bash:1"}]}))
+}
+
+fn build(spec: Value) -> Desired {
+    desired(&runtime(spec), &Defaults::default()).unwrap()
+}
+
+fn pod(desired: &Desired) -> &PodSpec {
+    desired.deployment.spec.as_ref().unwrap().template.spec.as_ref().unwrap()
+}
+
+fn refused(spec: Value) -> TemplateError {
+    desired(&runtime(spec), &Defaults::default()).unwrap_err()
+}
+
+#[test]
+fn a_baseline_runtime_gets_its_pod() {
+    let desired = build(plain());
+    let deployment = desired.deployment.spec.as_ref().unwrap();
+    assert_eq!(desired.deployment.metadata.name.as_deref(), Some("runtime-bash"));
+    assert_eq!(deployment.replicas, Some(1));
+    let meta = deployment.template.metadata.as_ref().unwrap();
+    let labels = meta.labels.as_ref().unwrap();
+    assert_eq!((labels["runtime"].as_str(), labels["app"].as_str()), ("bash", "kruntimes-bash"));
+    assert_eq!(meta.annotations.as_ref().unwrap()["kruntimes.io/capacity.runs"], "2");
+    let pod = pod(&desired);
+    let names: Vec<_> = pod.containers.iter().map(|c| c.name.as_str()).collect();
+    assert_eq!(names, ["runtime", "runtimed"]);
+    let (server, sidecar) = (&pod.containers[0], &pod.containers[1]);
+    assert_eq!(server.ports.as_ref().unwrap()[0].container_port, 9091);
+    assert_eq!(server.liveness_probe.as_ref().unwrap().initial_delay_seconds, Some(5));
+    assert_eq!(sidecar.readiness_probe.as_ref().unwrap().period_seconds, Some(5));
+    for container in [server, sidecar] {
+        let security = container.security_context.as_ref().unwrap();
+        assert_eq!((security.run_as_non_root, security.read_only_root_filesystem), (Some(true), Some(true)));
+        let paths: Vec<_> =
+            container.volume_mounts.as_ref().unwrap().iter().map(|m| m.mount_path.as_str()).collect();
+        assert!(paths.contains(&"/workspace") && paths.contains(&"/run/kruntimes"), "{paths:?}");
+        let variables = container.env.as_ref().unwrap();
+        assert!(
+            variables
+                .iter()
+                .any(|e| e.name == "KRUNTIME_SOCKET_DIR" && e.value.as_deref() == Some("/run/kruntimes"))
+        );
+    }
+    assert_eq!(pod.readiness_gates.as_ref().unwrap()[0].condition_type, "kruntimes.io/RuntimedReady");
+    assert_eq!(pod.service_account_name.as_deref(), Some("runtime-bash"));
+    assert_eq!(pod.security_context.as_ref().unwrap().fs_group, Some(65532));
+    assert_eq!(desired.service_account.as_ref().unwrap().metadata.name.as_deref(), Some("runtime-bash"));
+    let owner = &desired.deployment.metadata.owner_references.as_ref().unwrap()[0];
+    assert_eq!((owner.kind.as_str(), owner.uid.as_str(), owner.controller), ("Runtime", "u-1", Some(true)));
+    assert!(desired.network_policy.spec.as_ref().unwrap().ingress.is_none(), "deny all");
+}
+
+#[test]
+fn only_the_sidecar_has_a_token() {
+    let desired = build(plain());
+    let pod = pod(&desired);
+    assert_eq!(pod.automount_service_account_token, Some(false));
+    let token = |container: usize| {
+        pod.containers[container].volume_mounts.as_ref().unwrap().iter().any(|m| m.name == "runtimed-token")
+    };
+    assert_eq!((token(0), token(1)), (false, true));
+    for spec in [
+        json!({"automountServiceAccountToken": true, "containers": [{"name": "runtime", "image": "i"}]}),
+        json!({"containers": [{"name": "runtime", "image": "i", "volumeMounts": [{"name": "t", "mountPath": "/t"}]}],
+               "volumes": [{"name": "t", "projected": {"sources": [{"serviceAccountToken": {"path": "token"}}]}}]}),
+        json!({"containers": [{"name": "runtime", "image": "i",
+                               "volumeMounts": [{"name": "runtimed-token", "mountPath": "/t"}]}]}),
+        json!({"containers": [{"name": "runtime", "image": "i",
+               "volumeMounts": [{"name": "s", "mountPath": "/var/run/secrets/kubernetes.io/serviceaccount/"}]}],
+               "volumes": [{"name": "s", "secret": {"secretName": "x"}}]}),
+    ] {
+        let error = refused(template(spec));
+        assert_eq!(error.reason(), "TokenRefused", "{error}");
+    }
+}
+
+#[test]
+fn the_role_is_exactly_what_the_sidecar_needs() {
+    let desired = build(plain());
+    let rules: Vec<String> = desired
+        .role
+        .rules
+        .unwrap()
+        .into_iter()
+        .map(|rule| format!("{}: {}", rule.resources.unwrap().join(","), rule.verbs.join(",")))
+        .collect();
+    assert_eq!(
+        rules,
+        [
+            "runs: get,list,watch",
+            "runs/status: patch",
+            "runtimeinstances: get,list,watch,create,update,patch",
+            "runtimeinstances/status: update,patch",
+            "pods/status: patch",
+        ]
+    );
+}
+
+#[test]
+fn the_authors_choices_are_kept() {
+    let desired = build(json!({
+        "port": 7000, "replicas": 3, "daemonImage": "mine:2",
+        "capacity": {"resources": {"runs": "64", "nvidia.com/gpu": 2, "tokens": "5", "none": "0", "less": "-1"}},
+        "template": {
+            "metadata": {"labels": {"team": "a", "runtime": "spoofed"}, "annotations": {"x": "y"}},
+            "spec": {
+                "serviceAccountName": "theirs", "terminationGracePeriodSeconds": 90,
+                "containers": [
+                    {"name": "runtime", "image": "i", "ports": [{"name": "grpc", "containerPort": 1}, {"containerPort": 8000}],
+                     "resources": {"limits": {"nvidia.com/gpu": 2}}, "securityContext": {"runAsUser": 1000},
+                     "env": [{"name": "KRUNTIME_SOCKET_DIR", "value": "/elsewhere"}],
+                     "volumeMounts": [{"name": "data", "mountPath": "/data"}, {"name": "other", "mountPath": "/workspace"}]},
+                    {"name": "runtimed", "image": "spoofed"},
+                    {"name": "helper", "image": "h"}
+                ],
+                "volumes": [{"name": "data", "emptyDir": {}}, {"name": "workspace", "hostPath": {"path": "/"}}]
+            }
+        },
+        "workspace": {"persistentVolumeClaim": {"claimName": "big"}},
+        "runDefaults": {"timeout": "1h"}, "isolation": {"require": {"kill": "Hard"}},
+        "git": {"credentialsSecretName": "cred", "caConfigMapName": "ca", "knownHostsConfigMapName": "kh"}
+    }));
+    assert!(desired.service_account.is_none());
+    assert_eq!(desired.role_binding.subjects.as_ref().unwrap()[0].name, "theirs");
+    let spec = desired.deployment.spec.as_ref().unwrap();
+    let meta = spec.template.metadata.as_ref().unwrap();
+    assert_eq!(meta.labels.as_ref().unwrap()["team"], "a");
+    assert_eq!(meta.labels.as_ref().unwrap()["runtime"], "bash");
+    let annotations: Vec<_> =
+        meta.annotations.as_ref().unwrap().iter().filter(|(k, _)| k.contains("capacity")).collect();
+    assert_eq!(annotations.len(), 2, "{annotations:?}");
+    let pod = pod(&desired);
+    let names: Vec<_> = pod.containers.iter().map(|c| c.name.as_str()).collect();
+    assert_eq!(names, ["runtime", "helper", "runtimed"]);
+    let server = &pod.containers[0];
+    assert_eq!(server.ports.as_ref().unwrap().len(), 2);
+    assert_eq!(server.security_context.as_ref().unwrap().run_as_user, Some(1000));
+    assert!(server.resources.as_ref().unwrap().requests.is_none());
+    assert_eq!(server.env.as_ref().unwrap()[0].value.as_deref(), Some("/run/kruntimes"));
+    let sidecar = &pod.containers[2];
+    assert_eq!(sidecar.image.as_deref(), Some("mine:2"));
+    let args = sidecar.args.as_ref().unwrap();
+    for wanted in [
+        "--runtime-name=bash",
+        "--work-dir=/workspace",
+        "--runtime-endpoint=localhost:7000",
+        "--run-defaults={\"timeout\":\"1h\"}",
+        "--require-isolation={\"kill\":\"Hard\"}",
+        "--git-credentials-file=/etc/kruntimes/git/credentials",
+        "--git-ca-file=/etc/kruntimes/git/ca.crt",
+        "--git-known-hosts-file=/etc/kruntimes/git/known_hosts",
+        "--git-ssh-key-file=/etc/kruntimes/git/ssh-privatekey",
+    ] {
+        assert!(args.iter().any(|arg| arg == wanted), "{wanted} in {args:?}");
+    }
+    assert!(sidecar.env.as_ref().unwrap().iter().any(|e| e.value.as_deref() == Some("90")));
+    let workspace = pod.volumes.as_ref().unwrap().iter().find(|v| v.name == "workspace").unwrap();
+    assert_eq!(workspace.persistent_volume_claim.as_ref().unwrap().claim_name, "big");
+}
+
+#[test]
+fn every_bad_template_is_an_error_that_names_its_field() {
+    let container = json!({"name": "runtime", "image": "i"});
+    for (spec, wanted) in [
+        (template(json!({"containers": []})), "containers[0]"),
+        (template(json!({"containers": [{"name": "server", "image": "i"}]})), "\"server\""),
+        (template(json!({"containers": [{"name": "runtime"}]})), "image"),
+        (template(json!({"containers": "none"})), "spec.template cannot be decoded"),
+        (template(json!({"containers": [container, container]})), "two containers are named \"runtime\""),
+        (template(json!({"containers": [container], "initContainers": [{"name": "runtimed"}]})), "runtimed"),
+        (template(json!({"containers": [container], "restartPolicy": "Never"})), "restartPolicy"),
+        (
+            template(json!({"containers": [container], "ephemeralContainers": [{"name": "x"}]})),
+            "ephemeralContainers",
+        ),
+        (template(json!({"containers": [container], "volumes": [{"name": "a"}, {"name": "a"}]})), "\"a\""),
+        (json!({"template": plain()["template"], "port": 0}), "spec.port 0"),
+        (json!({"template": plain()["template"], "port": 9094}), "sidecar"),
+        (json!({"template": plain()["template"], "capacity": {"resources": {"runs": "0.5"}}}), "runs"),
+        (json!({"template": plain()["template"], "capacity": {"resources": {"cpu": "many"}}}), "cpu"),
+        (
+            json!({"template": plain()["template"], "workspace": {"emptyDir": {}, "hostPath": {"path": "/"}}}),
+            "spec.workspace",
+        ),
+        (json!({"template": plain()["template"], "workspace": {"floppy": {}}}), "no known kind"),
+        (json!({"template": plain()["template"], "artifactStore": {"driver": "x"}}), "spec.artifactStore"),
+        (json!({"template": plain()["template"], "isolation": {"network": "None"}}), "network"),
+        (json!({"template": 7}), "spec.template cannot be decoded"),
+    ] {
+        let text = refused(spec).to_string();
+        assert!(text.contains(wanted), "{wanted:?} in {text}");
+    }
+    let mut long = runtime(plain());
+    long.metadata.name = Some("a".repeat(54));
+    assert!(matches!(desired(&long, &Defaults::default()), Err(TemplateError::Name { .. })));
+}
+
+fn any_json() -> impl Strategy<Value = Value> {
+    let leaf = prop_oneof![
+        Just(Value::Null),
+        any::<bool>().prop_map(Value::from),
+        any::<i64>().prop_map(Value::from),
+        ".{0,8}".prop_map(Value::from)
+    ];
+    let keys = prop_oneof![
+        Just("spec"),
+        Just("containers"),
+        Just("volumes"),
+        Just("name"),
+        Just("image"),
+        Just("metadata"),
+        Just("ports"),
+        Just("env"),
+        Just("projected"),
+        Just("labels"),
+        Just("volumeMounts"),
+        Just("securityContext")
+    ];
+    leaf.prop_recursive(6, 64, 6, move |inner| {
+        prop_oneof![
+            proptest::collection::vec(inner.clone(), 0..4).prop_map(Value::from),
+            proptest::collection::btree_map(keys.clone().prop_map(str::to_owned), inner, 0..5)
+                .prop_map(|map| Value::Object(map.into_iter().collect())),
+        ]
+    })
+}
+
+proptest! {
+    #[test]
+    fn no_template_panics_and_the_same_input_gives_the_same_objects(template in any_json(), workspace in any_json()) {
+        let mut runtime = runtime(json!({"template": template}));
+        runtime.spec.workspace = workspace.is_object().then_some(workspace);
+        let once = desired(&runtime, &Defaults::default());
+        prop_assert_eq!(once, desired(&runtime, &Defaults::default()));
+    }
+}

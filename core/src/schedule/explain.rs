@@ -1,0 +1,188 @@
+//! Why a Run waits, for the person who waits for it.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use kruntimes_resources::{Amount, display};
+
+use super::pods::PodSlot;
+use super::scheduler::{Entry, Place, QueueId};
+use super::timers::Timer;
+use super::{Decision, Now, Scheduler};
+use crate::ids::RunUid;
+use crate::run::Event;
+
+/// How long an explanation serves a whole group.
+const KEEP: Duration = Duration::from_secs(1);
+
+/// Why one Pod does not take a Run.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+enum Obstacle {
+    /// It never offers so much.
+    Offers(Arc<str>),
+    /// So much is not free now.
+    Lacks(Arc<str>),
+    Affinity,
+    OtherSubmitter,
+    Reserved,
+    Refused,
+    NoHeartbeat,
+    NotReady,
+    Terminating,
+}
+
+impl Scheduler {
+    /// A waiting Run may be due for an explanation.
+    pub(super) fn explain_due(&mut self, uid: &RunUid, now: Now) {
+        let Some(entry) = self.runs.get(uid) else { return };
+        let missing = self.queues[entry.queue].runtime.is_none();
+        let open = matches!(entry.place, Place::Waiting(_)) || (entry.place == Place::Parked && missing);
+        if !open || entry.suspend {
+            return;
+        }
+        let busy_at = entry.waiting_since + self.settings.explain_busy_after;
+        let (stuck, message) = self.explanation(uid, now);
+        let Some(entry) = self.runs.get(uid) else { return };
+        let known = entry.status.as_ref().and_then(|status| status.message.as_deref());
+        if !stuck && busy_at > now.mono {
+            self.timers.after(busy_at, Timer::Explain(uid.clone()));
+        } else if known == Some(&*message) {
+            self.timers.after(now.mono + self.settings.explain_every, Timer::Explain(uid.clone()));
+        } else {
+            self.notes.push_back(uid.clone());
+        }
+    }
+
+    /// The Pods of a queue became fewer: who waits there is told early.
+    pub(super) fn explain_soon(&mut self, id: QueueId, now: Now) {
+        let firsts: Vec<_> =
+            self.queues[id].groups().filter_map(|(_, group)| group.waiting.first()).collect();
+        for order in firsts {
+            let at = now.mono + self.settings.explain_stuck_after;
+            self.timers.after(at, Timer::Explain(order.uid.clone()));
+        }
+    }
+
+    /// The write of one explanation, if it still says something new.
+    pub(super) fn note(&mut self, uid: &RunUid, now: Now) -> Option<Decision> {
+        let entry = self.runs.get(uid)?;
+        let missing = self.queues[entry.queue].runtime.is_none();
+        if !matches!(entry.place, Place::Waiting(_)) && !(entry.place == Place::Parked && missing) {
+            return None;
+        }
+        let (_, message) = self.explanation(uid, now);
+        let entry = self.runs.get_mut(uid)?;
+        let again = now.mono + self.settings.explain_every;
+        entry.explained_at = Some(now.mono);
+        self.timers.after(again, Timer::Explain(uid.clone()));
+        if entry.status.as_ref().and_then(|status| status.message.as_deref()) == Some(&*message) {
+            return None;
+        }
+        self.take_out(uid);
+        self.runs.get_mut(uid)?.place = Place::Noting;
+        Some(self.decision(uid, Event::Unschedulable { message: message.to_string() }))
+    }
+
+    /// Whether only a change of the pool can help, and what to say.
+    fn explanation(&mut self, uid: &RunUid, now: Now) -> (bool, Arc<str>) {
+        let Some(entry) = self.runs.get(uid) else { return (false, "".into()) };
+        let (id, place) = (entry.queue, entry.place.clone());
+        let queue = &self.queues[id];
+        let Place::Waiting(group) = place else {
+            let message =
+                format!("runtime {:?} does not exist in namespace {:?}", &*queue.name, &*queue.namespace);
+            return (true, message.into());
+        };
+        if let Some((at, stuck, message)) = queue.group(group).and_then(|group| group.explained.clone())
+            && at + KEEP > now.mono
+        {
+            return (stuck, message);
+        }
+        let (stuck, message) = self.explain(id, entry);
+        let message: Arc<str> = message.into();
+        if let Some(group) = self.queues[id].group_mut(group) {
+            group.explained = Some((now.mono, stuck, Arc::clone(&message)));
+        }
+        (stuck, message)
+    }
+
+    fn explain(&self, id: QueueId, entry: &Entry) -> (bool, String) {
+        let queue = &self.queues[id];
+        let total = queue.pods.iter().count();
+        if total == 0 {
+            let replicas = queue.runtime.as_ref().map_or(0, |runtime| runtime.replicas);
+            let why =
+                if replicas == 0 { " (its replicas are 0)" } else { "; see the conditions of that Runtime" };
+            return (true, format!("runtime {:?} has no Pods{why}", &*queue.name));
+        }
+        let Some(resolved) = self.wanted(entry) else { return (false, String::new()) };
+        let neighbours = self.neighbours(entry, &resolved);
+        let mut obstacles: BTreeMap<Obstacle, (u32, Amount)> = BTreeMap::new();
+        let mut fit = 0;
+        for (_, pod) in queue.pods.iter() {
+            let (obstacle, best) = if let Some(obstacle) = state_of(pod) {
+                (obstacle, Amount::ZERO)
+            } else if let Some(short) = resolved.amounts.shortage(&pod.capacity) {
+                (Obstacle::Offers(short.name), short.free)
+            } else if neighbours.as_ref().is_some_and(|neighbours| !neighbours.allow(&pod.view.uid)) {
+                (Obstacle::Affinity, Amount::ZERO)
+            } else if let Some(short) = resolved.amounts.shortage(&pod.free) {
+                (Obstacle::Lacks(short.name), short.free)
+            } else if entry.refused.as_ref().is_some_and(|(uid, ..)| *uid == pod.view.uid) {
+                (Obstacle::Refused, Amount::ZERO)
+            } else if !self.accepts(id, entry, neighbours.as_ref(), pod) {
+                (Obstacle::OtherSubmitter, Amount::ZERO)
+            } else if pod.reservation.is_some() {
+                (Obstacle::Reserved, Amount::ZERO)
+            } else {
+                fit += 1;
+                continue;
+            };
+            let (count, most) = obstacles.entry(obstacle).or_insert((0, best));
+            *count += 1;
+            *most = (*most).max(best);
+        }
+        let stuck = fit == 0
+            && obstacles.keys().all(|obstacle| {
+                !matches!(
+                    obstacle,
+                    Obstacle::Lacks(_) | Obstacle::OtherSubmitter | Obstacle::Reserved | Obstacle::Refused
+                )
+            });
+        let parts: Vec<String> = obstacles
+            .iter()
+            .map(|(obstacle, (count, most))| {
+                let want = |name: &Arc<str>| display(name, resolved.amounts.get(name));
+                match obstacle {
+                    Obstacle::Offers(name) => {
+                        format!("{count} lack {name} (want {}, offered {})", want(name), display(name, *most))
+                    }
+                    Obstacle::Lacks(name) => {
+                        format!("{count} lack {name} (want {}, free {})", want(name), display(name, *most))
+                    }
+                    Obstacle::Affinity => format!("{count} excluded by spec.affinity"),
+                    Obstacle::OtherSubmitter => format!("{count} in use by another submitter"),
+                    Obstacle::Reserved => format!("{count} reserved for a Run that waits longer"),
+                    Obstacle::Refused => format!("{count} had no room after all"),
+                    Obstacle::NoHeartbeat => format!("{count} without a heartbeat"),
+                    Obstacle::NotReady => format!("{count} not ready"),
+                    Obstacle::Terminating => format!("{count} terminating"),
+                }
+            })
+            .collect();
+        (stuck, format!("{fit} of {total} Pods fit: {}", parts.join(", ")))
+    }
+}
+
+fn state_of(pod: &PodSlot) -> Option<Obstacle> {
+    if pod.view.deleting {
+        Some(Obstacle::Terminating)
+    } else if !pod.view.ready {
+        Some(Obstacle::NotReady)
+    } else if !pod.fresh {
+        Some(Obstacle::NoHeartbeat)
+    } else {
+        None
+    }
+}
