@@ -7,6 +7,9 @@ use std::time::Duration;
 use clap::Parser;
 use kruntimes_api::duration;
 use kruntimes_api::runtime::{RequiredIsolation, RunBounds};
+use kruntimes_daemon::{AddressError, parse_bind_ip};
+
+use crate::source::GitSettings;
 
 /// Sidecar of a Runtime Pod: carries out the Runs that are bound to it.
 #[derive(Debug, Clone, Parser)]
@@ -157,6 +160,44 @@ impl Config {
         name.or_else(|| self.hostname.clone()).ok_or(ConfigError::Missing("--pod-name (or POD_NAME)"))
     }
 
+    /// Beside the socket, where Runs cannot reach; else in a folder that carries our Pod's uid,
+    /// since the volume may be shared with other Pods.
+    pub fn journal_folder(&self) -> PathBuf {
+        match &self.socket_dir {
+            Some(dir) => dir.join("attempts"),
+            None => self.work_dir.join(format!(".runtimed-{}", self.pod_uid)),
+        }
+    }
+
+    /// Address of a server over TCP. Where several Pods share one machine, `localhost` is not
+    /// the Pod's: the address that all of the Pod listens on is.
+    ///
+    /// # Errors
+    /// When the bind address is none.
+    pub fn endpoint(&self) -> Result<String, AddressError> {
+        let ip = parse_bind_ip(&self.bind_address)?;
+        Ok(match self.runtime_endpoint.strip_prefix("localhost:") {
+            Some(port) if !ip.is_unspecified() && ip.is_ipv6() => format!("[{ip}]:{port}"),
+            Some(port) if !ip.is_unspecified() => format!("{ip}:{port}"),
+            _ => self.runtime_endpoint.clone(),
+        })
+    }
+
+    /// How sources are fetched.
+    pub fn git_settings(&self) -> GitSettings {
+        GitSettings {
+            program: self.git.clone(),
+            ca_file: self.git_ca_file.clone(),
+            credentials_file: self.git_credentials_file.clone(),
+            ssh_key: self.git_ssh_key_file.clone(),
+            known_hosts: self.git_known_hosts_file.clone(),
+            clone_timeout: self.git_timeout,
+            max_tree: self.git_max_tree_bytes,
+            parallel: self.workers,
+            allow_file: false,
+        }
+    }
+
     /// Refuses what would be silently without effect.
     ///
     /// # Errors
@@ -260,6 +301,14 @@ mod tests {
         config.check().unwrap();
         let with_store = parse(&["--artifact-store-driver=s3"]).unwrap();
         assert!(with_store.check().unwrap_err().to_string().contains("--artifact-store-driver"));
+    }
+
+    #[test]
+    fn localhost_is_the_pods_own_address() {
+        assert_eq!(parse(&[]).unwrap().endpoint().unwrap(), "localhost:9091");
+        assert_eq!(parse(&["--bind-address=127.3.2.1"]).unwrap().endpoint().unwrap(), "127.3.2.1:9091");
+        let elsewhere = parse(&["--bind-address=127.3.2.1", "--runtime-endpoint=10.0.0.1:1"]).unwrap();
+        assert_eq!(elsewhere.endpoint().unwrap(), "10.0.0.1:1");
     }
 
     #[test]

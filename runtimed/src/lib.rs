@@ -19,8 +19,9 @@ pub mod metrics;
 mod run;
 pub mod server;
 pub mod source;
+mod stop;
 #[cfg(test)]
-mod testing;
+mod tests;
 pub mod text;
 pub mod work;
 pub mod workspace;

@@ -2,14 +2,13 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use kruntimes_core::ids::{PodRef, PodUid};
 use kruntimes_daemon::{Endpoints, HttpServer, Metrics, parse_address, parse_bind_ip};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 
 use crate::app::App;
 use crate::config::{Config, ConfigError};
@@ -20,7 +19,8 @@ use crate::kubernetes::{KubeRuns, RunWatch, fail_malformed, watch_runs};
 use crate::logs::{Printer, start_printer};
 use crate::metrics::{PREFIX, RuntimedMetrics};
 use crate::server::{RequestContext, ServerView, Target, supervise};
-use crate::source::{Git, GitSettings};
+use crate::source::Git;
+use crate::stop::{Stopping, after_server};
 use crate::work::Context;
 use crate::workspace::Workspaces;
 use crate::workspace::journal::Journal;
@@ -31,14 +31,10 @@ const WINDOW: Duration = Duration::from_millis(25);
 const PATIENCE: Duration = Duration::from_secs(10);
 /// Events on their way to the engine at most.
 const QUEUE: usize = 256;
-/// The last part of the Pod's grace: for ending Runs and for writing how they ended.
-const MARGIN: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(10));
-/// How long a server may go on after the last Run, before we go without it.
-const AFTER_SERVER: Duration = Duration::from_secs(3);
+/// Malformed Runs that wait to be ended.
+const MALFORMED: usize = 16;
 /// For threads and output when everything is over.
 const LAST_MOMENT: Duration = Duration::from_secs(1);
-/// How long unsent Runs have to be handed back when only our container is restarted.
-const RESTART: Duration = Duration::from_secs(2);
 
 /// Why the program could not start.
 #[derive(Debug, thiserror::Error)]
@@ -68,6 +64,12 @@ pub enum RunError {
     Io(#[from] std::io::Error),
 }
 
+impl RunError {
+    fn folder(path: PathBuf) -> impl FnOnce(std::io::Error) -> Self {
+        move |source| Self::Folder { path, source }
+    }
+}
+
 /// Runs until the Pod stops, on one thread: that is plenty for one Pod, and small.
 ///
 /// # Errors
@@ -89,69 +91,44 @@ pub fn run(config: Config) -> Result<(), RunError> {
     ended
 }
 
+/// The cells through which the tasks see each other.
+struct Cells {
+    events: mpsc::Sender<Event>,
+    views: watch::Receiver<ServerView>,
+    info: watch::Receiver<Option<PodInfo>>,
+    readiness: watch::Receiver<Option<Readiness>>,
+    own: watch::Sender<Own>,
+}
+
 async fn serve(config: Config, printer: Printer) -> Result<(), RunError> {
     let pod = PodRef { name: config.pod()?, uid: PodUid::from(config.pod_uid.as_str()) };
     let signal = kruntimes_daemon::shutdown_signal()?;
+    let (stop, give_up) = (CancellationToken::new(), CancellationToken::new());
     let client = kube_client(&config).await?;
     let metrics = Metrics::new(PREFIX);
     let counted = RuntimedMetrics::register(&metrics, &config.runtime_name);
-    let folder = |path: PathBuf| move |source| RunError::Folder { path, source };
-    let workspaces = Workspaces::open(&config.work_dir).map_err(folder(config.work_dir.clone()))?;
-    let journal_path = journal_folder(&config);
-    let journal = Journal::open(&journal_path).map_err(folder(journal_path.clone()))?;
-    let left = journal.load().map_err(folder(journal_path))?;
+    let (workspaces, journal) = disk(&config)?;
+    let left = journal.load().map_err(RunError::folder(config.journal_folder()))?;
+    let http = http(&config).await?;
+    let target = Target::new(config.socket_dir.clone(), config.endpoint()?);
 
     let (events, receiver) = mpsc::channel(QUEUE);
-    let (view, views) = watch::channel(ServerView::default());
-    let (own, own_seen) = watch::channel(Own::default());
-    let (info, info_seen) = watch::channel::<Option<PodInfo>>(None);
-    let (written, readiness) = watch::channel::<Option<Readiness>>(None);
-    let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
-
-    let http = http(&config).await?;
-    let said = readiness.clone();
-    tasks.spawn(http.serve(metrics, move || ready(&said.borrow()), stop.clone()));
-    let target = Target::new(config.socket_dir.clone(), endpoint(&config)?);
-    tasks.spawn(supervise(target, view, events.clone(), stop.clone()));
-    let (malformed, mut bad) = mpsc::channel(16);
-    let watch = RunWatch {
-        client: client.clone(),
-        namespace: config.pod_namespace.clone(),
-        pod: pod.name.clone(),
-        events: events.clone(),
-        malformed,
+    let cells = start_tasks(&config, &pod, &client, target, events, &stop);
+    let said = cells.readiness.clone();
+    tokio::spawn(http.serve(metrics, move || ready(&said.borrow()), stop.clone()));
+    let stopping = Stopping {
+        signal,
+        events: cells.events.clone(),
+        info: cells.info,
+        readiness: cells.readiness,
+        grace: Duration::from_secs(config.termination_grace_seconds),
+        give_up: give_up.clone(),
     };
-    tasks.spawn(watch_runs(watch, stop.clone()));
-    let (bad_client, namespace, owner) = (client.clone(), config.pod_namespace.clone(), pod.clone());
-    tasks.spawn(async move {
-        while let Some(run) = bad.recv().await {
-            fail_malformed(bad_client.clone(), &namespace, &owner, run).await;
-        }
-    });
-    let heartbeat = Heartbeat {
-        pods: Heartbeat::pods(client.clone(), &config.pod_namespace),
-        pod: pod.clone(),
-        required: config.require_isolation.clone(),
-        views: views.clone(),
-        own: own_seen,
-        info,
-        written,
-    };
-    tasks.spawn(heartbeat.run(stop.clone()));
-    let instance = InstanceWriter {
-        api: InstanceWriter::api(client.clone(), &config.pod_namespace),
-        pod: pod.clone(),
-        runtime: config.runtime_name.clone(),
-        views: views.clone(),
-        info: info_seen.clone(),
-    };
-    tasks.spawn(instance.run(stop.clone()));
-
-    let engine = Engine::new(settings(&config, &pod), left);
-    let context = Arc::new(Context {
+    tokio::spawn(stopping.run());
+    let context = Context {
         workspaces,
         journal,
-        git: Git::new(git_settings(&config)),
+        git: Git::new(config.git_settings()),
         request: RequestContext {
             work_dir: config.work_dir.clone(),
             grace: config.grace,
@@ -159,99 +136,79 @@ async fn serve(config: Config, printer: Printer) -> Result<(), RunError> {
         },
         pod: pod.name.clone(),
         printer,
-        views: views.clone(),
-        events: events.clone(),
-    });
-    let writer = Arc::new(KubeRuns::new(client, &config.pod_namespace));
-    let app = App { engine, context, writer, events: receiver, own, metrics: counted };
-    let give_up = CancellationToken::new();
-    let stopping = Stopping {
-        signal,
-        events,
-        info: info_seen,
-        readiness: readiness.clone(),
-        grace: Duration::from_secs(config.termination_grace_seconds),
-        give_up: give_up.clone(),
+        views: cells.views.clone(),
+        events: cells.events,
     };
-    tasks.spawn(stopping.run());
+    let app = App {
+        engine: Engine::new(settings(&config, &pod), left),
+        context: Arc::new(context),
+        writer: Arc::new(KubeRuns::new(client, &config.pod_namespace)),
+        events: receiver,
+        own: cells.own,
+        metrics: counted,
+    };
     app.run(give_up.clone()).await;
-    after_server(views, &give_up).await;
+    after_server(cells.views, &give_up).await;
     stop.cancel();
     Ok(())
 }
 
-/// What stopping takes.
-struct Stopping {
-    signal: CancellationToken,
+/// Everything that feeds the engine or tells of it.
+fn start_tasks(
+    config: &Config,
+    pod: &PodRef,
+    client: &kube::Client,
+    target: Target,
     events: mpsc::Sender<Event>,
-    info: watch::Receiver<Option<PodInfo>>,
-    readiness: watch::Receiver<Option<Readiness>>,
-    grace: Duration,
-    give_up: CancellationToken,
+    stop: &CancellationToken,
+) -> Cells {
+    let (view, views) = watch::channel(ServerView::default());
+    let (own, own_seen) = watch::channel(Own::default());
+    let (info, info_seen) = watch::channel::<Option<PodInfo>>(None);
+    let (written, readiness) = watch::channel::<Option<Readiness>>(None);
+    let namespace = config.pod_namespace.clone();
+    tokio::spawn(supervise(target, view, events.clone(), stop.clone()));
+    let (malformed, mut bad) = mpsc::channel(MALFORMED);
+    let watch = RunWatch {
+        client: client.clone(),
+        namespace: namespace.clone(),
+        pod: pod.name.clone(),
+        events: events.clone(),
+        malformed,
+    };
+    tokio::spawn(watch_runs(watch, stop.clone()));
+    let heartbeat = Heartbeat {
+        pods: kube::Api::namespaced(client.clone(), &namespace),
+        pod: pod.clone(),
+        required: config.require_isolation.clone(),
+        views: views.clone(),
+        own: own_seen,
+        info,
+        written,
+    };
+    tokio::spawn(heartbeat.run(stop.clone()));
+    let instance = InstanceWriter {
+        api: kube::Api::namespaced(client.clone(), &namespace),
+        pod: pod.clone(),
+        runtime: config.runtime_name.clone(),
+        views: views.clone(),
+        info: info_seen.clone(),
+    };
+    tokio::spawn(instance.run(stop.clone()));
+    let (client, owner) = (client.clone(), pod.clone());
+    tokio::spawn(async move {
+        while let Some(run) = bad.recv().await {
+            fail_malformed(client.clone(), &namespace, &owner, run).await;
+        }
+    });
+    Cells { events, views, info: info_seen, readiness, own }
 }
 
-impl Stopping {
-    /// On the signal, tells the engine that the Pod stops. Whether it does, or only this
-    /// container is restarted, the API says in its answer to the last heartbeat: then
-    /// executions go on without us, and our successor adopts them. Gives up at the very end
-    /// of the grace: what is not written by then, the control plane finds out.
-    async fn run(mut self) {
-        self.signal.cancelled().await;
-        let now = Instant::now();
-        let margin = (self.grace / 3).clamp(MARGIN.0, MARGIN.1);
-        let until = now + self.grace.saturating_sub(margin);
-        let end = now + self.grace.saturating_sub(MARGIN.0 / 2);
-        if self.events.send(Event::Drain { until, end_started: false }).await.is_err() {
-            return;
-        }
-        let deleting = tokio::select! {
-            deleting = self.pod_stops() => deleting,
-            // Nobody answers: the signal is all we have.
-            () = tokio::time::sleep_until(until.into()) => true,
-        };
-        let end = if deleting {
-            if self.events.send(Event::Drain { until, end_started: true }).await.is_err() {
-                return;
-            }
-            end
-        } else {
-            tracing::info!("only this container is stopped: executions go on");
-            end.min(now + RESTART)
-        };
-        tokio::time::sleep_until(end.into()).await;
-        self.give_up.cancel();
-    }
-
-    async fn pod_stops(&mut self) -> bool {
-        let said =
-            |readiness: &Option<Readiness>| readiness.as_ref().is_some_and(|said| said.reason == "Draining");
-        if self.readiness.wait_for(said).await.is_err() {
-            return true;
-        }
-        self.info.borrow().as_ref().is_none_or(|info| info.deleting)
-    }
-}
-
-/// The server may still have something to say until it ends; a while, not for ever.
-async fn after_server(mut views: watch::Receiver<ServerView>, give_up: &CancellationToken) {
-    let gone = views.wait_for(|view| view.client.is_none());
-    tokio::select! {
-        _ = gone => {}
-        () = tokio::time::sleep(AFTER_SERVER) => {}
-        () = give_up.cancelled() => {}
-    }
-}
-
-/// Where several Pods share one machine, `localhost` is not the Pod's: the address that all
-/// of the Pod listens on is.
-fn endpoint(config: &Config) -> Result<String, RunError> {
-    let ip = parse_bind_ip(&config.bind_address)?;
-    Ok(match config.runtime_endpoint.strip_prefix("localhost:") {
-        Some(port) if !ip.is_unspecified() => {
-            std::net::SocketAddr::new(ip, port.parse().unwrap_or(0)).to_string()
-        }
-        _ => config.runtime_endpoint.clone(),
-    })
+fn disk(config: &Config) -> Result<(Workspaces, Journal), RunError> {
+    let workspaces = Workspaces::open(&config.work_dir).map_err(RunError::folder(config.work_dir.clone()))?;
+    let path = config.journal_folder();
+    let journal = Journal::open(&path).map_err(RunError::folder(path.clone()))?;
+    Ok((workspaces, journal))
 }
 
 fn ready(said: &Option<Readiness>) -> Result<(), String> {
@@ -284,15 +241,6 @@ async fn kube_client(config: &Config) -> Result<kube::Client, RunError> {
     kube::Client::try_from(api).map_err(|error| failed(&error))
 }
 
-/// Beside the socket, where Runs cannot reach; else in a folder that carries our Pod's uid,
-/// since the volume may be shared with other Pods.
-fn journal_folder(config: &Config) -> PathBuf {
-    match &config.socket_dir {
-        Some(dir) => dir.join("attempts"),
-        None => config.work_dir.join(format!(".runtimed-{}", config.pod_uid)),
-    }
-}
-
 fn settings(config: &Config, pod: &PodRef) -> Settings {
     Settings {
         pod: pod.clone(),
@@ -300,19 +248,5 @@ fn settings(config: &Config, pod: &PodRef) -> Settings {
         window: WINDOW,
         grace: config.grace,
         patience: PATIENCE,
-    }
-}
-
-fn git_settings(config: &Config) -> GitSettings {
-    GitSettings {
-        program: config.git.clone(),
-        ca_file: config.git_ca_file.clone(),
-        credentials_file: config.git_credentials_file.clone(),
-        ssh_key: config.git_ssh_key_file.clone(),
-        known_hosts: config.git_known_hosts_file.clone(),
-        clone_timeout: config.git_timeout,
-        max_tree: config.git_max_tree_bytes,
-        parallel: config.workers,
-        allow_file: false,
     }
 }

@@ -17,7 +17,7 @@ mod serving;
 #[cfg(test)]
 mod tests;
 #[cfg(test)]
-mod world;
+mod world_tests;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! Chosen sequences; the random ones are in `world`.
+//! Chosen sequences; the random ones are in `world_tests`.
 
 use super::*;
 use crate::server::{End, ExecutionState};

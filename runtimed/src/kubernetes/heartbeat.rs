@@ -10,8 +10,8 @@ use kruntimes_api::run::{IsolationAxis, IsolationLevel};
 use kruntimes_api::runtime::RequiredIsolation;
 use kruntimes_core::ids::PodRef;
 use kruntimes_proto::v1;
+use kube::Api;
 use kube::api::{Patch, PatchParams};
-use kube::{Api, Client};
 use serde_json::{Value, json};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -128,11 +128,6 @@ pub struct Heartbeat {
 }
 
 impl Heartbeat {
-    /// For the Pod `pod` in `namespace`.
-    pub fn pods(client: Client, namespace: &str) -> Api<Pod> {
-        Api::namespaced(client, namespace)
-    }
-
     /// Runs until `stop`.
     pub async fn run(mut self, stop: CancellationToken) {
         let mut said: Option<(Readiness, Timestamp)> = None;

@@ -12,8 +12,8 @@ use kruntimes_api::instance::{
 use kruntimes_api::names::{CAPACITY_ANNOTATION_PREFIX, DEFAULT_RUNS, RUNS_RESOURCE, RUNTIME_LABEL};
 use kruntimes_core::ids::PodRef;
 use kruntimes_proto::v1;
+use kube::Api;
 use kube::api::{Patch, PatchParams, PostParams};
-use kube::{Api, Client};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -133,11 +133,6 @@ pub struct InstanceWriter {
 }
 
 impl InstanceWriter {
-    /// Instances in `namespace`.
-    pub fn api(client: Client, namespace: &str) -> Api<RuntimeInstance> {
-        Api::namespaced(client, namespace)
-    }
-
     /// Runs until `stop`. While no server is connected, what was last known stays.
     pub async fn run(mut self, stop: CancellationToken) {
         let mut written: Option<RuntimeInstanceStatus> = None;

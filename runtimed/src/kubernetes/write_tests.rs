@@ -1,5 +1,5 @@
 use super::*;
-use crate::testing::api::FakeApi;
+use crate::tests::api::FakeApi;
 use kruntimes_api::{Phase, Reason};
 use kruntimes_core::ids::{Fence, RunUid};
 use serde_json::json;

@@ -1,6 +1,6 @@
 use super::*;
-use crate::testing::server::FakeServer;
-use crate::testing::until;
+use crate::tests::server::FakeServer;
+use crate::tests::until;
 use futures::StreamExt as _;
 use std::path::Path;
 

@@ -118,7 +118,7 @@ mod tests {
             "ftp://h/a",
             "git@host:-x",
             "https://a b/c",
-            "http://user@127.0.0.1@evil.org/a",
+            "http://user@127.0.0.1@evil.example.org/a",
         ] {
             assert!(check_url(bad).is_err(), "{bad}");
         }

@@ -325,7 +325,7 @@ fn async_chunks(
     request: v1::LogsRequest,
 ) -> impl Stream<Item = Result<v1::LogChunk, Status>> {
     futures::stream::once(async move {
-        let ended = crate::testing::until("the end of an execution", || {
+        let ended = crate::tests::until("the end of an execution", || {
             let state = server.state.lock().unwrap();
             let found = state.executions.get(&request.id).cloned()?;
             (found.state() != v1::ExecutionState::Running).then_some(found)
