@@ -2,7 +2,10 @@
 //! `cargo run -p server-kit --examples && cargo run -p server-kit --example bench [RUNS]` (build all examples first).
 //!
 //! Prints one flat JSON object; times in microseconds.
+//! `bare` is the standard library's spawn (`posix_spawn`, which suspends its caller instead of copying it);
+//! `bare_fork` copies this small process first, as a plain fork and exec does.
 #![allow(clippy::expect_used, clippy::panic, reason = "a benchmark fails by panic")]
+#![allow(unsafe_code, reason = "an empty pre_exec makes the standard library fork")]
 
 #[path = "../tests/common/mod.rs"]
 mod common;
@@ -37,11 +40,19 @@ fn bare() -> Command {
     command
 }
 
+fn bare_fork() -> Command {
+    use std::os::unix::process::CommandExt as _;
+    let mut command = bare();
+    // SAFETY: does nothing.
+    unsafe { command.pre_exec(|| Ok(())) };
+    command
+}
+
 /// Until exec has succeeded, and until the end, one at a time.
-fn bare_spawns(runs: usize) -> (Vec<u64>, Vec<u64>) {
+fn bare_spawns(runs: usize, command: fn() -> Command) -> (Vec<u64>, Vec<u64>) {
     let one = |_| {
         let start = Instant::now();
-        let mut child = bare().spawn().expect("spawns");
+        let mut child = command().spawn().expect("spawns");
         let exec = micros(start.elapsed());
         child.wait().expect("ends");
         (exec, micros(start.elapsed()))
@@ -108,11 +119,13 @@ async fn main() {
     let runs = std::env::args().nth(1).map_or(500, |text| text.parse().expect("a number of runs"));
     let mut server = TestServer::start(&["--max-executions=1024"]).await;
     kit(&mut server, 20).await;
-    bare_spawns(20);
+    bare_spawns(20, bare);
     // In turns, so that what else the machine does hits both.
     let (mut bare_exec, mut bare_end, mut kit_exec, mut kit_end) = (vec![], vec![], vec![], vec![]);
+    let mut fork_exec = vec![];
     for _ in 0..5 {
-        let (exec, end) = bare_spawns(runs / 5);
+        fork_exec.extend(bare_spawns(runs / 5, bare_fork).0);
+        let (exec, end) = bare_spawns(runs / 5, bare);
         bare_exec.extend(exec);
         bare_end.extend(end);
         let (exec, end) = kit(&mut server, runs / 5).await;
@@ -120,12 +133,13 @@ async fn main() {
         kit_end.extend(end);
     }
     let start = Instant::now();
-    bare_spawns(runs);
+    bare_spawns(runs, bare);
     let bare_rate = rate(runs, start);
     let kit_rate = throughput(&mut server, runs, 32).await;
     let mut figures: Vec<(String, f64)> = Vec::new();
     for (name, values) in [
         ("bare_exec", &mut bare_exec),
+        ("bare_fork_exec", &mut fork_exec),
         ("kit_exec", &mut kit_exec),
         ("bare_end", &mut bare_end),
         ("kit_end", &mut kit_end),

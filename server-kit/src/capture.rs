@@ -55,21 +55,39 @@ impl Capturer {
         Ok(Self { runtime: handle, directory: Arc::new(directory.to_owned()), bound, captured, dropped })
     }
 
-    /// Two pipes and what empties them. The write ends are for the command alone: drop them once it has them.
-    pub(crate) fn open(&self) -> io::Result<(Capture, Pumps, [OwnedFd; 2])> {
-        let done = CancellationToken::new();
+    /// Two pipes. The write ends are for the command alone: drop them once it has them.
+    pub(crate) fn open(&self) -> io::Result<(Capture, Pipes, [OwnedFd; 2])> {
         let _entered = self.runtime.enter();
-        let pipe = || -> io::Result<(Arc<Stream>, JoinHandle<()>, OwnedFd)> {
+        let pipe = || -> io::Result<(Arc<Stream>, Receiver, OwnedFd)> {
             let (read, write) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
             rustix::io::ioctl_fionbio(&read, true)?;
-            let receiver = Receiver::from_owned_fd_unchecked(read)?;
-            let stream = Arc::new(Stream::new(self));
-            let pump = self.runtime.spawn(pump(receiver, Arc::clone(&stream), done.clone()));
-            Ok((stream, pump, write))
+            Ok((Arc::new(Stream::new(self)), Receiver::from_owned_fd_unchecked(read)?, write))
         };
-        let (stdout, out_pump, out_write) = pipe()?;
-        let (stderr, err_pump, err_write) = pipe()?;
-        Ok((Capture { stdout, stderr }, Pumps { done, tasks: [out_pump, err_pump] }, [out_write, err_write]))
+        let (stdout, out_read, out_write) = pipe()?;
+        let (stderr, err_read, err_write) = pipe()?;
+        let capture = Capture { stdout, stderr };
+        let pipes =
+            Pipes { runtime: self.runtime.clone(), capture: capture.clone(), read: [out_read, err_read] };
+        Ok((capture, pipes, [out_write, err_write]))
+    }
+}
+
+/// Read ends that nobody empties yet: waking the thread that does is left until the command is on its way.
+#[derive(Debug)]
+pub(crate) struct Pipes {
+    runtime: Handle,
+    capture: Capture,
+    read: [Receiver; 2],
+}
+
+impl Pipes {
+    /// Begins to empty them.
+    pub(crate) fn drain(self) -> Pumps {
+        let done = CancellationToken::new();
+        let [out, err] = self.read;
+        let tasks = [(out, self.capture.stdout), (err, self.capture.stderr)]
+            .map(|(pipe, stream)| self.runtime.spawn(pump(pipe, stream, done.clone())));
+        Pumps { done, tasks }
     }
 }
 

@@ -88,7 +88,7 @@ impl Drive {
         if !self.engine.decide(|table| table.may_start(self.slot, unix_micros())) {
             return Ok(None);
         }
-        let (capture, pumps, [stdout, stderr]) = self.engine.capturer.open().map_err(away)?;
+        let (capture, pipes, [stdout, stderr]) = self.engine.capturer.open().map_err(away)?;
         let _ = self.run.capture.set(capture);
         let streams = Streams { stdin, stdout, stderr };
         let starting = self.engine.pool.start_job(&command, streams);
@@ -100,7 +100,7 @@ impl Drive {
                 return Err(LaunchError::Unavailable(trouble));
             }
         };
-        Ok(Some((control, pumps)))
+        Ok(Some((control, pipes.drain())))
     }
 
     /// Until the last process is gone and the last output is read.
@@ -108,6 +108,7 @@ impl Drive {
         let last = loop {
             match self.next(&control).await {
                 Event::Report(Some(Report::Started { at, pid })) => {
+                    self.engine.pool.refill();
                     self.engine.counts.start_seconds.observe(self.run.received.elapsed().as_secs_f64());
                     tracing::debug!(id = self.run.job().id, pid, "started");
                     self.engine.decide(|table| ((), table.started(self.slot, at)));
@@ -128,6 +129,7 @@ impl Drive {
             Some(_) => true,
         };
         drop(control);
+        self.engine.pool.refill();
         pumps.finish().await;
         let slot = self.slot;
         self.engine.decide(|table| {

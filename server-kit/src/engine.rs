@@ -262,9 +262,8 @@ impl Engine {
         &self.describe
     }
 
-    /// Why no work can be started just now.
-    pub(crate) async fn health(&self) -> Result<(), String> {
-        const PATIENCE: Duration = Duration::from_millis(900);
+    /// Why no work can be started just now, as far as the kit itself knows.
+    pub(crate) fn ready(&self) -> Result<(), String> {
         if self.table().is_draining() {
             return Err("draining: the server is stopping".into());
         }
@@ -275,6 +274,13 @@ impl Engine {
         if let Err(errno) = nix::unistd::access(&self.work_dir, access) {
             return Err(format!("work dir {}: {}", self.work_dir.display(), errno.desc()));
         }
+        Ok(())
+    }
+
+    /// As [`Engine::ready`], and asks the author.
+    pub(crate) async fn health(&self) -> Result<(), String> {
+        const PATIENCE: Duration = Duration::from_millis(900);
+        self.ready()?;
         tokio::time::timeout(PATIENCE, self.author.health())
             .await
             .unwrap_or_else(|_| Err("the server's own health check does not answer".into()))

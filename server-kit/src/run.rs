@@ -124,7 +124,7 @@ fn start(settings: Settings, describe: DescribeResponse, author: Arc<dyn Author>
     // Before the runtime: its threads must not be among what the nursery is started from.
     let pool = Pool::start(settings.idle_supervisors.into()).map_err(at("cannot start the spawner"))?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
+        .worker_threads(std::env::var("KIT_THREADS").ok().and_then(|n| n.parse().ok()).unwrap_or(2))
         .thread_stack_size(512 * 1024)
         .enable_all()
         .build()
@@ -169,7 +169,8 @@ async fn serve(
         Service { engine: Arc::clone(&engine), auth: auth.clone(), instance_id, stop: stop.clone() };
     let listeners = Listeners::bind(&settings).await?;
     tokio::spawn(sample(Arc::clone(&engine), settings.usage_interval, stop.clone()));
-    let health = listeners.http.serve(metrics, || Ok(()), stop.clone());
+    let ready = Arc::clone(&engine);
+    let health = listeners.http.serve(metrics, move || ready.ready(), stop.clone());
     let rule = |rule| Gate { rule, refused: counts.unauthenticated.clone() };
     let tcp_rule = if auth.is_some() { Rule::HealthOnly } else { Rule::Open };
     let tcp = router(&service, rule(tcp_rule)).serve_with_incoming_shutdown(

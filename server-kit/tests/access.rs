@@ -7,6 +7,8 @@ use common::*;
 use kruntimes_proto::v1::runtime_client::RuntimeClient;
 use kruntimes_proto::v1::runtime_events_client::RuntimeEventsClient;
 use kruntimes_proto::v1::{AuthenticateRequest, DescribeRequest, HealthRequest, ListRequest, StopCause};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
 use tonic::Code;
 
 fn free_port() -> u16 {
@@ -134,4 +136,34 @@ async fn when_the_grace_is_over_what_runs_is_stopped() {
     assert_eq!(status.stop_cause(), StopCause::Evicted);
     eventually("the server ends", || server.child.try_wait().expect("wait").is_some()).await;
     eventually("no process is left", || marked("marker-grace-over").is_empty()).await;
+}
+
+#[tokio::test]
+async fn what_happens_is_counted() {
+    let port = free_port();
+    let mut server = TestServer::start(&[&format!("--metrics-bind-address=127.0.0.1:{port}")]).await;
+    server.execute(script("a", "echo 1234567")).await.expect("accepted");
+    server.end("a").await;
+    server.execute(job("b", &[])).await.expect_err("refused");
+    let get = async |path: &str| {
+        let mut stream = TcpStream::connect(("127.0.0.1", port)).await.expect("connects");
+        let request = format!("GET {path} HTTP/1.1\r\nhost: test\r\nconnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).await.expect("writes");
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.expect("reads");
+        answer
+    };
+    let text = get("/metrics").await;
+    for line in [
+        "kruntimes_server_executions_ended_total{cause=\"exited\"} 1",
+        "kruntimes_server_executions_refused_total 1",
+        "kruntimes_server_executions_active 0",
+        "kruntimes_server_start_seconds_count 1",
+        "kruntimes_server_output_bytes_total 8",
+    ] {
+        assert!(text.lines().any(|l| l == line), "{line} in {text}");
+    }
+    assert!(get("/readyz").await.starts_with("HTTP/1.1 200"));
+    std::fs::remove_dir(server.work_dir()).expect("removed");
+    assert!(get("/readyz").await.starts_with("HTTP/1.1 503"));
 }

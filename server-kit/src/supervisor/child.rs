@@ -12,7 +12,7 @@ use nix::sys::time::TimeValLike as _;
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
 use nix::unistd::Pid;
 
-use super::command::{self, StartError};
+use super::command::{self, Stack, StartError};
 use super::sys::{self, receive, send, unix_micros};
 use super::tree::{self, Children};
 use super::wire::{Counters, Ended, INLINE_JOB, JobRef, Order, Report, StartStep};
@@ -31,12 +31,14 @@ pub(super) fn supervise(control: &OwnedFd) -> i32 {
     if nix::unistd::setsid().is_err() || nix::sys::prctl::set_child_subreaper(true).is_err() {
         return 1;
     }
-    let mut buffer = vec![0u8; INLINE_JOB + 1];
+    // Written to while there is time: a page that is shared with the nursery is copied on its first write.
+    let mut buffer = vec![1u8; INLINE_JOB + 1];
+    let mut stack = Stack::new();
     // Anything but a job ends an idle supervisor: the server is gone or does not need it.
     let Ok(Some((length, fds))) = receive(control, &mut buffer) else { return 0 };
-    let report = match start(&buffer[..length], fds) {
+    let report = match start(&buffer[..length], fds, &mut stack) {
         Ok(pid) => {
-            drop(buffer);
+            drop((buffer, stack));
             let _ = send(control, &Report::Started { at: unix_micros(), pid: pid.as_raw() }.encode(), &[]);
             Report::Ended(Watcher { control, events, command: pid, exit: None, stopped: false }.run())
         }
@@ -47,7 +49,7 @@ pub(super) fn supervise(control: &OwnedFd) -> i32 {
 }
 
 /// A job is stdin, stdout and stderr, and the job either in the message or in a fourth, a memory file.
-fn start(message: &[u8], fds: Vec<OwnedFd>) -> Result<Pid, StartError> {
+fn start(message: &[u8], fds: Vec<OwnedFd>, stack: &mut Stack) -> Result<Pid, StartError> {
     let malformed = StartError { step: StartStep::Stdio, errno: nix::libc::EPROTO };
     let mut fds = fds.into_iter();
     let (Some(stdin), Some(stdout), Some(stderr)) = (fds.next(), fds.next(), fds.next()) else {
@@ -64,7 +66,7 @@ fn start(message: &[u8], fds: Vec<OwnedFd>) -> Result<Pid, StartError> {
         }
     };
     let job = JobRef::decode(bytes).map_err(|_| malformed)?;
-    command::start(&job, [stdin.as_fd(), stdout.as_fd(), stderr.as_fd()])
+    command::start(&job, [stdin.as_fd(), stdout.as_fd(), stderr.as_fd()], stack)
 }
 
 struct Watcher<'a> {

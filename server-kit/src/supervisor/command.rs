@@ -9,8 +9,17 @@ use nix::unistd::Pid;
 
 use super::wire::{JobRef, StartStep};
 
-/// Enough for the few frames between clone and exec.
-const STACK: usize = 64 * 1024;
+/// Bytes: enough for the few frames between clone and exec.
+const STACK: usize = 16 * 1024;
+
+/// The child's stack, written to once ahead of need, so that no page of it is missing on the way to exec.
+pub(super) struct Stack(Vec<u128>);
+
+impl Stack {
+    pub(super) fn new() -> Self {
+        Self(vec![1; STACK / size_of::<u128>()])
+    }
+}
 
 /// Why nothing was started.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,7 +43,11 @@ struct Plan {
 ///
 /// The child gets default signal dispositions and an empty mask, dies with this process, and
 /// has no descriptor but its three.
-pub(super) fn start(job: &JobRef<'_>, stdio: [BorrowedFd<'_>; 3]) -> Result<Pid, StartError> {
+pub(super) fn start(
+    job: &JobRef<'_>,
+    stdio: [BorrowedFd<'_>; 3],
+    stack: &mut Stack,
+) -> Result<Pid, StartError> {
     let pointers = |list: &[&CStr]| -> Vec<*const c_char> {
         list.iter().map(|string| string.as_ptr()).chain([ptr::null()]).collect()
     };
@@ -47,13 +60,12 @@ pub(super) fn start(job: &JobRef<'_>, stdio: [BorrowedFd<'_>; 3]) -> Result<Pid,
         parent: Pid::this().as_raw(),
         failed: None,
     };
-    let mut stack = vec![0u128; STACK / size_of::<u128>()];
     // SAFETY: the stack grows down from its end, which is 16-byte aligned, and both it and `plan` outlive
     // the child's use of them: CLONE_VFORK keeps this thread suspended until the child has called exec or
     // _exit. This process has one thread, so no lock can be held by another. `child` never returns and
     // calls only async-signal-safe functions.
     let pid = unsafe {
-        let top = stack.as_mut_ptr().add(stack.len()).cast::<c_void>();
+        let top = stack.0.as_mut_ptr().add(stack.0.len()).cast::<c_void>();
         libc::clone(
             child,
             top,

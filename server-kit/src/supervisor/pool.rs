@@ -58,6 +58,8 @@ struct State {
     trouble: Option<String>,
     /// Who waits to hear that a killed supervisor's tree is gone.
     gone: HashMap<i32, oneshot::Sender<()>>,
+    /// Supervisors asked for that did not come yet.
+    coming: usize,
     closed: bool,
 }
 
@@ -101,16 +103,30 @@ impl Pool {
     pub(crate) async fn start_job(&self, job: &Job, streams: Streams) -> Result<Control, PoolError> {
         loop {
             self.shared.ready.acquire().await.map_err(|_| PoolError::Closed)?.forget();
-            let Some(idle) = lock(&self.shared.idle).pop_front() else { continue };
-            self.shared.ask(1);
+            let (idle, left) = {
+                let mut pool = lock(&self.shared.idle);
+                (pool.pop_front(), pool.len())
+            };
+            let Some(idle) = idle else { continue };
             let control = Control::new(idle, Arc::clone(&self.shared))?;
             match control.send_job(job, &streams) {
-                Ok(()) => return Ok(control),
+                Ok(()) => {
+                    // Making another takes time from the one that starts; only a burst cannot wait.
+                    if left == 0 {
+                        self.shared.refill();
+                    }
+                    return Ok(control);
+                }
                 // It was killed while idle; the next one.
                 Err(error) if error.raw_os_error() == Some(nix::libc::EPIPE) => {}
                 Err(error) => return Err(error.into()),
             }
         }
+    }
+
+    /// Asks for as many supervisors as are missing. Call once a started command is on its way.
+    pub(crate) fn refill(&self) {
+        self.shared.refill();
     }
 
     /// Lets the nursery and the idle supervisors go; running ones live until their control is dropped.
@@ -153,9 +169,9 @@ impl Shared {
                 return Err(io::Error::other("closed"));
             }
             state.nursery = Some(Arc::clone(&socket));
+            state.coming = 0;
         }
-        let missing = self.target.saturating_sub(lock(&self.idle).len());
-        self.ask(missing);
+        self.refill();
         let result = self.listen(&socket);
         lock(&self.state).nursery = None;
         // Its own child, by its own number: `waitpid` of nobody else's.
@@ -171,15 +187,22 @@ impl Shared {
                 News::Born { pid } => {
                     let Some(control) = fds.into_iter().next() else { continue };
                     lock(&self.idle).push_back(Idle { pid, control });
-                    lock(&self.state).trouble = None;
+                    let mut state = lock(&self.state);
+                    state.trouble = None;
+                    state.coming = state.coming.saturating_sub(1);
+                    drop(state);
                     self.ready.add_permits(1);
                 }
                 News::BirthFailed { errno } => {
                     let error = io::Error::from_raw_os_error(errno);
                     tracing::warn!(%error, "no supervisor could be made");
-                    lock(&self.state).trouble = Some(format!("cannot start processes: {error}"));
+                    {
+                        let mut state = lock(&self.state);
+                        state.trouble = Some(format!("cannot start processes: {error}"));
+                        state.coming = state.coming.saturating_sub(1);
+                    }
                     std::thread::park_timeout(Duration::from_millis(50));
-                    self.ask(1);
+                    self.refill();
                 }
                 News::Gone { pid, orphans } => {
                     if orphans > 0 {
@@ -192,11 +215,17 @@ impl Shared {
         Ok(())
     }
 
-    fn ask(&self, count: usize) {
-        let nursery = lock(&self.state).nursery.clone();
-        if let Some(nursery) = nursery {
-            for _ in 0..count {
-                let _ = send(&*nursery, MORE, &[]);
+    /// Asks the nursery for what is missing to the target. In a burst, when none is idle, twice as many:
+    /// whoever waits takes them at once.
+    fn refill(&self) {
+        let idle = lock(&self.idle).len();
+        let mut state = lock(&self.state);
+        let wanted = if idle == 0 { 2 * self.target } else { self.target };
+        let missing = wanted.saturating_sub(idle + state.coming);
+        let Some(nursery) = state.nursery.clone() else { return };
+        for _ in 0..missing {
+            if send(&*nursery, MORE, &[]).is_ok() {
+                state.coming += 1;
             }
         }
     }
