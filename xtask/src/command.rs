@@ -25,6 +25,12 @@ fn is_set_by_cargo_run(name: &OsString) -> bool {
         .any(|prefix| name.starts_with(prefix))
 }
 
+/// Builds every program and every test, in one way: cargo compiles a dependency once for each set of features that a
+/// selection of packages asks for, and this one selection serves the rules, the set-up of the tests and the tests.
+pub fn build() -> Result<()> {
+    shown(cargo(&["build", "--locked", "--workspace", "--bins", "--tests"]))
+}
+
 /// Shows the command, runs it with our own streams, and fails when it does.
 pub fn shown(mut command: Command) -> Result<()> {
     eprintln!("+ {}", words(&command));

@@ -85,7 +85,10 @@ impl Platform {
         let mut status = self.krt();
         status.args(["local", "status"]).stdout(Stdio::null()).stderr(Stdio::null());
         if status.status().context("cannot run krt")?.success() {
-            println!("one is up already in {}: it is used again", self.data_dir.display());
+            println!(
+                "one is up already in {}: it is used again, with the programs that it was started with",
+                self.data_dir.display()
+            );
             return Ok(());
         }
         let mut up = self.krt();
@@ -122,7 +125,7 @@ impl Platform {
         println!("    krt describe RUN                                  # timeline, usage, isolation of one");
         println!("    kubectl apply -f examples/ && kubectl get runs -w # any stock Kubernetes client works");
         println!(
-            "    krt local down                                    # stop it; `krt local up` brings it back"
+            "    krt local down                                    # stop it; --purge forgets its objects too"
         );
     }
 }

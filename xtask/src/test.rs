@@ -5,7 +5,7 @@ mod skips;
 
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::path::PathBuf;
-use std::process::{ExitCode, Stdio};
+use std::process::{Command, ExitCode, Stdio};
 use std::time::Instant;
 
 use anyhow::{Context as _, Result};
@@ -64,20 +64,12 @@ pub fn run(workspace: &Workspace, args: &Args) -> Result<ExitCode> {
 /// What the suites of the whole need: our programs and a stock kubectl.
 fn set_up(workspace: &Workspace) -> Result<Vec<(&'static str, PathBuf)>> {
     eprintln!("set-up: building our programs");
-    command::shown(command::cargo(&["build", "--locked", "--workspace", "--bins"]))?;
-    eprintln!("set-up: a stock kubectl (built from its Go module once, into the cache)");
-    let kubectl = command::output(command::cargo(&[
-        "run",
-        "--quiet",
-        "--locked",
-        "--package",
-        "kruntimes-node",
-        "--bin",
-        "node",
-        "--",
-        "kubectl",
-    ]))?;
+    command::build()?;
     let programs = workspace.metadata()?.target_directory.join("debug");
+    eprintln!("set-up: a stock kubectl (built from its Go module once, into the cache)");
+    let mut node = Command::new(programs.join("node"));
+    node.arg("kubectl");
+    let kubectl = command::output(node)?;
     Ok(vec![("KRT_BIN_DIR", programs), ("KUBECTL", PathBuf::from(kubectl.trim()))])
 }
 

@@ -46,8 +46,6 @@ pub struct Package {
     pub license: Option<String>,
     /// None: it lies in this checkout.
     pub source: Option<String>,
-    /// Absolute path of its Cargo.toml.
-    pub manifest_path: PathBuf,
     #[serde(default)]
     pub dependencies: Vec<Declared>,
 }

@@ -27,7 +27,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("kruntimes-local", &["kruntimes-api", "kruntimes-core"]),
     ("krt", &["kruntimes-api", "kruntimes-core", "kruntimes-proto", "kruntimes-local"]),
     ("xtask", &[]),
-    ("kruntimes-gen", &["kruntimes-api", "kruntimes-proto", "krt"]),
+    ("kruntimes-gen", &["kruntimes-api", "kruntimes-core", "kruntimes-proto", "krt"]),
     ("kruntimes-node", &[]),
     ("kruntimes-bench", &["kruntimes-api"]),
 ];

@@ -136,7 +136,7 @@ mod tests {
 
     fn findings_of(name: &str, license: Option<&str>, source: &str) -> usize {
         let metadata = serde_json::json!({
-            "packages": [{"id": "a", "name": name, "version": "1.0.0", "license": license, "source": source, "manifest_path": ""}],
+            "packages": [{"id": "a", "name": name, "version": "1.0.0", "license": license, "source": source}],
             "resolve": null, "workspace_members": [], "target_directory": "",
         });
         findings(&serde_json::from_value(metadata).unwrap(), &policy()).len()

@@ -80,13 +80,20 @@ impl Reader {
                 }
             }
         } else if let Some(reason) = line.trim().strip_prefix("skipped: ") {
-            let skipped = Skipped { test: self.test.clone(), reason: reason.to_owned(), is_ignored: false };
-            // One test counts once, whatever it says.
-            if !report.skipped.iter().any(|known| known.test == skipped.test && !known.is_ignored) {
-                report.skipped.push(skipped);
-            }
+            self.skipped(reason, report);
         }
         self.shows(line)
+    }
+
+    fn skipped(&self, reason: &str, report: &mut Report) {
+        // Programs that do not capture run several tests at once: there the line itself names the test.
+        let named = reason.split_once(": ").filter(|(test, _)| !self.in_successes && !test.contains(' '));
+        let (test, reason) = named.unwrap_or((&self.test, reason));
+        // One test counts once, whatever it says.
+        if !report.skipped.iter().any(|known| known.test == test && !known.is_ignored) {
+            let (test, reason) = (test.to_owned(), reason.to_owned());
+            report.skipped.push(Skipped { test, reason, is_ignored: false });
+        }
     }
 
     fn shows(&mut self, line: &str) -> bool {
@@ -152,6 +159,17 @@ test result: FAILED. 2 passed; 1 failed; 1 ignored; 0 measured; 0 filtered out; 
         assert!(!shown.iter().any(|line| line.contains("twice")));
         assert!(shown.contains(&"why"));
         assert!(shown.contains(&"test a::second ... ok"));
+    }
+
+    #[test]
+    fn a_program_that_captures_nothing_names_the_test_itself() {
+        let (report, _) = read(
+            "test other ... ok\nskipped: kubectl_verbs: no kubectl\ntest result: ok. 2 passed; 0 failed",
+        );
+        assert_eq!(
+            (report.skipped[0].test.as_str(), report.skipped[0].reason.as_str()),
+            ("kubectl_verbs", "no kubectl")
+        );
     }
 
     #[test]
