@@ -21,7 +21,10 @@ pub fn all() -> Result<Vec<CustomResourceDefinition>, serde_json::Error> {
                 ("/properties/spec/properties/env/items", vec![rules::env_value()]),
             ],
         ),
-        definition(&Runtime::crd(), &[("/properties/spec", rules::runtime_spec())]),
+        definition(
+            &Runtime::crd(),
+            &[("", rules::runtime_root()), ("/properties/spec", rules::runtime_spec())],
+        ),
         definition(&RuntimeInstance::crd(), &[]),
     ]
     .into_iter()
@@ -52,6 +55,8 @@ fn tidy(node: &mut Value) {
             {
                 map.remove("format");
             }
+            // An absent field is absent: null is no second way to say it.
+            map.remove("nullable");
             // The default of a field must not depend on how a Rust struct is built.
             if map
                 .get("default")
@@ -69,6 +74,11 @@ fn tidy(node: &mut Value) {
 /// An object whose content is not described here.
 pub fn preserved_object(_: &mut SchemaGenerator) -> Schema {
     json_schema!({"type": "object", "x-kubernetes-preserve-unknown-fields": true})
+}
+
+/// A volume source: one member, of a kind that is not described here.
+pub fn volume_source(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({"type": "object", "maxProperties": 1, "x-kubernetes-preserve-unknown-fields": true})
 }
 
 /// Resource name to quantity, at most 32 entries.
@@ -155,6 +165,11 @@ pub fn label_selector(_: &mut SchemaGenerator) -> Schema {
 
 /// A PodTemplateSpec: an object with the few rules that matter here.
 pub fn pod_template(_: &mut SchemaGenerator) -> Schema {
+    let objects = json!({
+        "type": "array",
+        "maxItems": 64,
+        "items": {"type": "object", "x-kubernetes-preserve-unknown-fields": true},
+    });
     json_schema!({
         "type": "object",
         "required": ["spec"],
@@ -169,6 +184,10 @@ pub fn pod_template(_: &mut SchemaGenerator) -> Schema {
                     "restartPolicy": {"type": "string", "maxLength": 32},
                     "serviceAccountName": {"type": "string", "maxLength": 253},
                     "automountServiceAccountToken": {"type": "boolean"},
+                    "shareProcessNamespace": {"type": "boolean"},
+                    "hostPID": {"type": "boolean"},
+                    "volumes": objects,
+                    "initContainers": objects,
                     "ephemeralContainers": {
                         "type": "array", "maxItems": 0,
                         "items": {"type": "object", "x-kubernetes-preserve-unknown-fields": true},
@@ -184,6 +203,7 @@ pub fn pod_template(_: &mut SchemaGenerator) -> Schema {
                             "properties": {
                                 "name": {"type": "string", "minLength": 1, "maxLength": 63},
                                 "image": {"type": "string", "maxLength": 2048},
+                                "volumeMounts": objects,
                             },
                         },
                     },

@@ -13,10 +13,12 @@ pub struct ParseDurationError {
     pub why: &'static str,
 }
 
-/// The schema pattern of a duration field; [`parse`] accepts the same texts.
-pub const PATTERN: &str = r"^([0-9]+(\.[0-9]+)?(ns|us|µs|ms|s|m|h))+$";
+/// The schema pattern of a duration field. What it accepts within [`MAX_LENGTH`] characters, [`parse`]
+/// accepts too: the digits are bounded so that no text goes beyond Go's range, which API clients could
+/// not decode.
+pub const PATTERN: &str = r"^(([0-9]{1,5}([.][0-9]{1,9})?h)|([0-9]{1,7}([.][0-9]{1,9})?m)|([0-9]{1,9}([.][0-9]{1,9})?(s|ms|us|µs|ns)))+$";
 /// Longest accepted text, in characters.
-pub const MAX_LENGTH: u32 = 64;
+pub const MAX_LENGTH: u32 = 32;
 
 const UNITS: [(&str, u128); 7] = [
     ("ns", 1),
@@ -126,5 +128,9 @@ mod tests {
             assert!(!pattern.is_match(text), "{text}");
         }
         assert!(parse("9999999999h").is_err());
+        for longest in ["99999h".repeat(5), "9999999m".repeat(4), "999999999s".repeat(3)] {
+            assert!(longest.len() <= MAX_LENGTH as usize && pattern.is_match(&longest));
+            assert!(parse(&longest).is_ok(), "{longest}");
+        }
     }
 }

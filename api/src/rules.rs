@@ -6,6 +6,8 @@
 
 use serde::Serialize;
 
+use crate::duration::PATTERN;
+
 /// One `x-kubernetes-validations` entry.
 #[derive(Debug, Clone, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -69,17 +71,15 @@ fn immutable_collection(path: &str) -> Rule {
 }
 
 fn duration_of(subject: &str, path: &str, default: &str) -> String {
-    let is_duration = format!("{} && {subject}.{path}.matches('{DURATION}')", has(subject, path));
+    let is_duration = format!("{} && {subject}.{path}.matches('{PATTERN}')", has(subject, path));
     format!("({is_duration} ? duration({subject}.{path}) : duration('{default}'))")
 }
 
-/// [`crate::duration::PATTERN`] without a backslash, which CEL strings would need doubled. A text that
-/// fails the pattern gets the schema's message alone, so the rules leave it be.
-const DURATION: &str = r"^([0-9]+([.][0-9]+)?(ns|us|µs|ms|s|m|h))+$";
-
 fn immutable_duration(path: &str, default: &str) -> Rule {
     let (new, old) = (duration_of("self", path, default), duration_of("oldSelf", path, default));
-    rule(&format!(".{path}"), &format!("{path} is immutable"), format!("{new} == {old}"))
+    // A malformed new value has the schema's message already.
+    let malformed = format!("({} && !self.{path}.matches('{PATTERN}'))", has("self", path));
+    rule(&format!(".{path}"), &format!("{path} is immutable"), format!("{malformed} || {new} == {old}"))
 }
 
 fn positive_duration(path: &str) -> Rule {
@@ -107,6 +107,17 @@ fn not_negative(path: &str) -> Rule {
         &format!(".{path}"),
         &format!("{path} must not be negative"),
         format!("!({present}) || {map}.all(k, !string({map}[k]).startsWith('-'))"),
+    )
+}
+
+fn limit_names(path: &str) -> Rule {
+    rule(
+        &format!(".{path}"),
+        &format!("{path} takes cpu, memory, pids and ephemeral-storage"),
+        format!(
+            "!({}) || self.{path}.all(k, k in ['cpu', 'memory', 'pids', 'ephemeral-storage'])",
+            has("self", path)
+        ),
     )
 }
 
@@ -144,6 +155,7 @@ pub fn run_spec() -> Vec<Rule> {
         format!("!{value}.startsWith('/') && !{value}.split('/').exists(s, s == '..')")
     };
     let mut rules = vec![
+        unavailable("runtimeRef", "!has(self.runtimeRef)"),
         rule(".source", "source takes inline or repoURL, not both", format!("!({inline} && {repo})")),
         rule(
             ".source.commitSHA",
@@ -180,14 +192,7 @@ pub fn run_spec() -> Vec<Rule> {
         ),
         not_negative("resources.requests"),
         not_negative("resources.limits"),
-        rule(
-            ".resources.limits",
-            "resources.limits takes cpu, memory, pids and ephemeral-storage",
-            format!(
-                "!({}) || self.resources.limits.all(k, k in ['cpu', 'memory', 'pids', 'ephemeral-storage'])",
-                has("self", "resources.limits")
-            ),
-        ),
+        limit_names("resources.limits"),
         positive_duration("timeout"),
         positive_duration("pendingTimeout"),
         rule(
@@ -252,10 +257,16 @@ fn run_immutable() -> Vec<Rule> {
     rules
 }
 
+/// Rules on the Runtime as a whole.
+pub fn runtime_root() -> Vec<Rule> {
+    // The label `app` of its Pods is `kruntimes-NAME`, and a label value has at most 63 characters.
+    vec![rule("", "metadata.name must be at most 53 characters", "size(self.metadata.name) <= 53")]
+}
+
 /// Rules on `Runtime.spec`.
 pub fn runtime_spec() -> Vec<Rule> {
     let containers = "self.template.spec.containers";
-    vec![
+    let mut rules = vec![
         rule(
             ".template.spec.containers",
             "template.spec.containers[0] must be named runtime and have an image",
@@ -285,5 +296,12 @@ pub fn runtime_spec() -> Vec<Rule> {
             "resources[].devices and resources[].env are not available yet",
             "!has(self.resources) || !self.resources.exists(r, (has(r.devices) && size(r.devices) > 0) || has(r.env))",
         ),
-    ]
+    ];
+    for bounds in ["runDefaults", "runMaximums"] {
+        rules.push(positive_duration(&format!("{bounds}.timeout")));
+        rules.push(not_negative(&format!("{bounds}.requests")));
+        rules.push(not_negative(&format!("{bounds}.limits")));
+        rules.push(limit_names(&format!("{bounds}.limits")));
+    }
+    rules
 }

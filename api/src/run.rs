@@ -42,6 +42,10 @@ pub struct RunSpec {
     /// Name of a Runtime in the same namespace.
     #[schemars(length(min = 1, max = 63), regex(pattern = r"^([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]$"))]
     pub runtime: String,
+    /// Reserved for a Runtime of another namespace; refused.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "crate::crds::preserved_object")]
+    pub runtime_ref: Option<serde_json::Value>,
     /// Where the code comes from; absent means that entrypoint or args need none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub source: Option<Source>,
@@ -57,7 +61,7 @@ pub struct RunSpec {
     pub resources: Option<Resources>,
     /// Budget of one attempt, counted from its start ("90s", "1m30s"); more than zero. Absent: none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 64), regex(pattern = crate::duration::PATTERN))]
+    #[schemars(length(max = crate::duration::MAX_LENGTH), regex(pattern = crate::duration::PATTERN))]
     pub timeout: Option<String>,
     /// When to try again.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -95,7 +99,7 @@ pub struct RunSpec {
     pub queue: Option<String>,
     /// Ends a Run that has not started in this time since its creation; more than zero.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 64), regex(pattern = crate::duration::PATTERN))]
+    #[schemars(length(max = crate::duration::MAX_LENGTH), regex(pattern = crate::duration::PATTERN))]
     pub pending_timeout: Option<String>,
     /// Options of the server, for instance a partition; a server refuses keys it does not know.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
@@ -107,7 +111,7 @@ pub struct RunSpec {
 #[derive(Serialize, Deserialize, Clone, Debug, Default, PartialEq, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Source {
-    /// A stand-alone script, at most 256 KiB. In task mode it wins over entrypoint and args.
+    /// A stand-alone script, at most 262144 characters. In task mode it wins over entrypoint and args.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 262_144))]
     pub inline: Option<String>,
@@ -206,7 +210,7 @@ pub struct RetryPolicy {
     pub max_attempts: Option<i32>,
     /// Pause before the second attempt, doubled each time, at most 60 s. Default 1s.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 64), regex(pattern = crate::duration::PATTERN))]
+    #[schemars(length(max = crate::duration::MAX_LENGTH), regex(pattern = crate::duration::PATTERN))]
     pub backoff: Option<String>,
     /// Reasons to retry, in our words or the conditions'; empty: all but Cancelled.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]

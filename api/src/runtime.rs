@@ -62,7 +62,7 @@ pub struct RuntimeSpec {
     pub artifact_store: Option<serde_json::Value>,
     /// Volume source of `/workspace`; default emptyDir.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(schema_with = "crate::crds::preserved_object")]
+    #[schemars(schema_with = "crate::crds::volume_source")]
     pub workspace: Option<serde_json::Value>,
     /// Custom resources that each Pod offers beside Kubernetes' own.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -228,7 +228,7 @@ pub enum SchedulingMode {
 pub struct RunBounds {
     /// Of `spec.timeout`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 64), regex(pattern = crate::duration::PATTERN))]
+    #[schemars(length(max = crate::duration::MAX_LENGTH), regex(pattern = crate::duration::PATTERN))]
     pub timeout: Option<String>,
     /// Of `spec.ttlSecondsAfterFinished`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
