@@ -1,0 +1,160 @@
+//! `krt run`: creates a Run, shows its output while it runs, ends with its code.
+
+mod args;
+
+use std::time::Instant;
+
+use jiff::Timestamp;
+use kruntimes_api::{Phase, Run, Runtime};
+use kube::ResourceExt;
+use kube::api::{ListParams, PostParams};
+
+pub(crate) use args::{Request, RunArgs};
+
+use crate::attach::driver::{self, Sink};
+use crate::attach::machine::{Machine, Options, Outcome};
+use crate::cli::{Connection, Format};
+use crate::error::Error;
+use crate::render::{self, object};
+use crate::session::Session;
+use crate::term::Terminal;
+use crate::{exit, names, spec};
+
+/// Most Runtimes that are listed for somebody who named none of them.
+const LISTED: usize = 20;
+
+pub(crate) async fn run(args: RunArgs, connection: &Connection, terminal: &Terminal) -> Result<u8, Error> {
+    let mut run = spec::build(&args, &|name| std::env::var(name).ok())?;
+    if args.dry_run {
+        // Without a cluster a manifest can be written, too; then the submitter stays open.
+        let session = Session::open(connection).await;
+        run.metadata.namespace =
+            connection.namespace.clone().or(session.as_ref().ok().map(|s| s.namespace.clone()));
+        run.spec.submitter = run.spec.submitter.take().or(session.ok().and_then(|s| s.user));
+        return print(&run, args.output.unwrap_or(Format::Yaml), terminal).map(|()| exit::OK);
+    }
+    let session = Session::open(connection).await?;
+    run.spec.submitter = run.spec.submitter.take().or(session.user.clone());
+    let (created, runtime) = create(&session, &run).await?;
+    if let Some(words) = runtime {
+        let advice = format!("the Run waits until it exists; `krt cancel {}` ends it", created.name_any());
+        terminal.warn(&format!("{words}\n         {advice}"));
+    }
+    if !args.waits() {
+        return detached(&created, &args, terminal).map(|()| exit::OK);
+    }
+    watch_to_end(&session, created, &args, terminal).await
+}
+
+/// Creates the Run; the words are about a Runtime that does not exist. Both requests go out at once.
+async fn create(session: &Session, run: &Run) -> Result<(Run, Option<String>), Error> {
+    let (api, params) = (session.api::<Run>(), PostParams::default());
+    let runtimes = session.api::<Runtime>();
+    let creation = session.call("create the Run", api.create(&params, run));
+    let look = session.call("get the Runtime", runtimes.get_metadata_opt(&run.spec.runtime));
+    let (created, found) = tokio::join!(creation, look);
+    let created = created?;
+    // Whoever may create Runs need not be allowed to read Runtimes.
+    let missing = matches!(found, Ok(None));
+    Ok((created, if missing { Some(missing_runtime(session, &run.spec.runtime).await) } else { None }))
+}
+
+async fn missing_runtime(session: &Session, name: &str) -> String {
+    let namespace = &session.namespace;
+    let mut words = format!("there is no Runtime {name} in namespace {namespace}");
+    let Ok((runtimes, _)) =
+        session.list("list Runtimes", &session.api::<Runtime>(), ListParams::default()).await
+    else {
+        return words;
+    };
+    let existing: Vec<String> = runtimes.iter().map(ResourceExt::name_any).collect();
+    if existing.is_empty() {
+        return format!("{words}, nor any other; `krt runtime create {name} --image IMAGE` makes it");
+    }
+    words.push_str(&format!(
+        "; there are: {}",
+        existing.iter().take(LISTED).cloned().collect::<Vec<_>>().join(", ")
+    ));
+    if existing.len() > LISTED {
+        words.push_str(&format!(" and {} more", existing.len() - LISTED));
+    }
+    if let Some(meant) = names::nearest(name, existing.iter().map(String::as_str)) {
+        words.push_str(&format!("; did you mean {meant}?"));
+    }
+    words
+}
+
+fn detached(run: &Run, args: &RunArgs, terminal: &Terminal) -> Result<(), Error> {
+    match args.output {
+        Some(format) if format != Format::Name => print(run, format, terminal),
+        Some(_) => terminal.data(&object::name(run)),
+        None => terminal.data(&format!("{}\n", run.name_any())),
+    }
+}
+
+async fn watch_to_end(session: &Session, run: Run, args: &RunArgs, terminal: &Terminal) -> Result<u8, Error> {
+    let name = run.name_any();
+    let options = Options { cancels: true, ..Options::default() };
+    let machine = Machine::new(&name, &run.uid().unwrap_or_default(), options, Instant::now());
+    // The object is the data then, so that it can be piped on; the output is in `krt logs`.
+    let structured = args.output.is_some();
+    let sink = Sink { terminal, notes: !args.quiet, timestamps: false, output: !structured };
+    match driver::follow(session, run, machine, &sink).await? {
+        Outcome::Deleted => Err(Error::failed(format!("Run {name} was deleted before it ended"), "")),
+        Outcome::Left => {
+            if !args.quiet {
+                terminal.note(&format!(
+                    "left {name} to itself: `krt logs -f {name}` follows it, `krt wait {name}` waits"
+                ));
+            }
+            Ok(exit::INTERRUPTED)
+        }
+        Outcome::Ended { run, log_gone, cut_short, interrupted } => {
+            if !structured && log_gone {
+                show_tail(&run, terminal)?;
+            }
+            if let Some(format) = args.output {
+                print(&run, format, terminal)?;
+            }
+            if !args.quiet {
+                if cut_short && !structured {
+                    terminal.warn("the end of the output was not seen; the log may be incomplete");
+                }
+                terminal.note(&render::run::summary(&run, Timestamp::now(), terminal.err));
+            }
+            let cancelled = render::run::phase(&run) == Phase::Cancelled;
+            Ok(if interrupted && cancelled { exit::INTERRUPTED } else { exit::of_run(&run) })
+        }
+    }
+}
+
+/// What the status kept of the output.
+pub(crate) fn show_tail(run: &Run, terminal: &Terminal) -> Result<(), Error> {
+    let status = run.status.as_ref();
+    let pod = status.and_then(|status| status.assigned_pod.clone()).unwrap_or_default();
+    match status.and_then(|status| status.log_tail.as_deref()).filter(|tail| !tail.is_empty()) {
+        Some(tail) => {
+            terminal.warn(&format!(
+                "Pod {pod} and its log are gone; this is the end of the output, as the Run's status kept it"
+            ));
+            terminal.data(tail)?;
+            if tail.ends_with('\n') { Ok(()) } else { terminal.data("\n") }
+        }
+        None => {
+            terminal.warn(&format!(
+                "Pod {pod} and its log are gone, and the Run's status kept nothing of the output"
+            ));
+            Ok(())
+        }
+    }
+}
+
+/// Prints a Run in a format.
+pub(crate) fn print(run: &Run, format: Format, terminal: &Terminal) -> Result<(), Error> {
+    let text = match object::structured(&object::manifest(run)?, format)? {
+        Some(text) => text,
+        None if format == Format::Name => object::name(run),
+        None => render::run::card(run, Timestamp::now(), terminal.out),
+    };
+    terminal.data(&text)
+}

@@ -1,0 +1,121 @@
+use super::fixtures::*;
+use super::{object, printable, run, run_describe, runtime, runtime_describe};
+use crate::cli::Format;
+use crate::term::Palette;
+
+fn all() -> Vec<kruntimes_api::Run> {
+    vec![fresh(), pending(), running(), failed(), finished()]
+}
+
+#[test]
+fn runs_in_a_table() {
+    for (name, namespace, wide) in
+        [("narrow", false, false), ("all-namespaces", true, false), ("wide", false, true)]
+    {
+        let columns = run::Columns { namespace, wide };
+        let mut table = columns.table();
+        all().iter().for_each(|run| table.push(columns.row(run, now())));
+        insta::with_settings!({snapshot_suffix => name}, {
+            insta::assert_snapshot!("runs", table.render(Palette::default()));
+        });
+    }
+}
+
+/// Rows that come while watching stay below the columns of the first ones.
+#[test]
+fn later_rows_stay_aligned() {
+    let columns = run::Columns::default();
+    let mut table = columns.table();
+    table.push(columns.row(&finished(), now()));
+    let mut text = table.render(Palette::default());
+    table.push(columns.row(&fresh(), now()));
+    text.push_str(&table.render_rows(Palette::default()));
+    let at: Vec<Option<usize>> =
+        text.lines().map(|line| line.find("bash").or(line.find("RUNTIME"))).collect();
+    assert!(at.iter().all(|column| column.is_some() && *column == at[0]), "{text}");
+}
+
+#[test]
+fn runs_in_a_few_lines() {
+    for run in all() {
+        let name = run.metadata.name.clone().unwrap();
+        insta::with_settings!({snapshot_suffix => name}, {
+            insta::assert_snapshot!("card", run::card(&run, now(), Palette::default()));
+        });
+    }
+}
+
+#[test]
+fn runs_in_full() {
+    for run in all() {
+        let name = run.metadata.name.clone().unwrap();
+        let events = if name == "pending" { events() } else { Vec::new() };
+        insta::with_settings!({snapshot_suffix => name}, {
+            insta::assert_snapshot!("describe", run_describe::describe(&run, &events, now(), Palette::default()));
+        });
+    }
+}
+
+#[test]
+fn runs_in_one_line() {
+    let lines: Vec<String> = all().iter().map(|run| run::summary(run, now(), Palette::default())).collect();
+    insta::assert_snapshot!("summary", lines.join("\n"));
+}
+
+#[test]
+fn runtimes_in_every_form() {
+    let mut texts = Vec::new();
+    for (namespace, wide) in [(false, false), (true, true)] {
+        let columns = runtime::Columns { namespace, wide };
+        let mut table = columns.table();
+        table.push(columns.row(&runtime(), now()));
+        texts.push(table.render(Palette::default()));
+    }
+    texts.push(runtime::card(&runtime(), now(), Palette::default()));
+    let described =
+        runtime_describe::describe(&runtime(), &pods(), &instances(), &events(), now(), Palette::default());
+    texts.push(described);
+    insta::assert_snapshot!("runtime", texts.join("\n=====\n"));
+}
+
+#[test]
+fn colours_change_nothing_but_colour() {
+    let plain = run_describe::describe(&finished(), &events(), now(), Palette::default());
+    let coloured = run_describe::describe(&finished(), &events(), now(), Palette::new(true));
+    assert_ne!(plain, coloured);
+    assert_eq!(anstream::adapter::strip_str(&coloured).to_string(), plain);
+}
+
+#[test]
+fn objects_carry_their_version_and_kind() {
+    let json = object::structured(&object::manifest(&fresh()).unwrap(), Format::Json).unwrap().unwrap();
+    let value: serde_json::Value = serde_json::from_str(&json).unwrap();
+    assert_eq!(
+        (value["apiVersion"].as_str(), value["kind"].as_str()),
+        (Some("kruntimes.io/v1alpha1"), Some("Run"))
+    );
+    let list = object::list(&[fresh(), pending()]).unwrap();
+    assert_eq!((list["kind"].as_str(), list["items"][1]["kind"].as_str()), (Some("RunList"), Some("Run")));
+    let yaml = object::structured(&object::manifest(&finished()).unwrap(), Format::Yaml).unwrap().unwrap();
+    let back: kruntimes_api::Run = serde_yaml::from_str(&yaml).unwrap();
+    assert_eq!(back, finished(), "what is printed can be applied again");
+    assert_eq!(object::name(&fresh()), "run.kruntimes.io/fresh\n");
+}
+
+/// A Run's message or output name must not be able to move the cursor, clear the screen or reorder text.
+#[test]
+fn control_characters_are_shown_and_not_obeyed() {
+    assert_eq!(printable("a\x1b[2Jb\u{9b}c\u{202e}d", false), "a\\u{1b}[2Jb\\u{9b}c\\u{202e}d");
+    assert_eq!(printable("a\r\nb\tc", false), "a b c");
+    assert_eq!(printable("a\r\nb", true), "a\nb");
+    let mut run = finished();
+    if let Some(status) = run.status.as_mut() {
+        status.message = Some("\x1b]0;title\x07".into());
+        status.outputs.insert("\x1b[31m".into(), "\x1b[0m".into());
+        status.log_tail = Some("\x1b[H\x1b[2J".into());
+    }
+    let text = run_describe::describe(&run, &events(), now(), Palette::default())
+        + &run::card(&run, now(), Palette::default())
+        + &run::summary(&run, now(), Palette::default());
+    assert!(!text.contains('\x1b') && !text.contains('\x07'));
+}
