@@ -1,0 +1,148 @@
+//! Ended Runs that are to be deleted some day, and nothing else of them.
+
+use std::borrow::Cow;
+use std::collections::{BTreeSet, HashMap};
+
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta};
+use kruntimes_api::Run;
+use kruntimes_core::ids::RunUid;
+use kruntimes_core::ttl::{Ended, TtlBounds, delete_at};
+use kube::Resource;
+use serde::Deserialize;
+
+/// Field selector of ended Runs: the counterpart of [`crate::watch::NOT_ENDED`].
+pub(super) const ENDED: &str =
+    "status.phase!=,status.phase!=Pending,status.phase!=Scheduled,status.phase!=Running,status.phase!=Ready";
+/// Ended Runs carry whole scripts and outputs: small pages bound what a list holds at once.
+pub(super) const PAGE: u32 = 100;
+
+/// An ended Run as the controller watches it.
+#[derive(Debug, Clone, Deserialize)]
+pub struct EndedRun {
+    metadata: ObjectMeta,
+    spec: EndedSpec,
+    #[serde(default)]
+    status: EndedStatus,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct EndedSpec {
+    runtime: String,
+    #[serde(default)]
+    ttl_seconds_after_finished: Option<i32>,
+}
+
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct EndedStatus {
+    #[serde(default)]
+    completion_time: Option<MicroTime>,
+}
+
+impl EndedRun {
+    pub(super) fn uid(&self) -> Option<RunUid> {
+        self.metadata.uid.as_deref().map(RunUid::from)
+    }
+
+    /// Namespace and name of its Runtime.
+    pub(super) fn runtime(&self) -> (String, String) {
+        (self.metadata.namespace.clone().unwrap_or_default(), self.spec.runtime.clone())
+    }
+
+    fn due(&self, bounds: TtlBounds) -> Option<Timestamp> {
+        let created = self.metadata.creation_timestamp.as_ref().map(|time| time.0);
+        let at = self.status.completion_time.as_ref().map(|time| time.0).or(created)?;
+        delete_at(Ended { at, ttl: self.spec.ttl_seconds_after_finished }, bounds)
+    }
+}
+
+impl Resource for EndedRun {
+    type DynamicType = ();
+    type Scope = <Run as Resource>::Scope;
+
+    fn kind(dt: &()) -> Cow<'_, str> {
+        Run::kind(dt)
+    }
+
+    fn group(dt: &()) -> Cow<'_, str> {
+        Run::group(dt)
+    }
+
+    fn version(dt: &()) -> Cow<'_, str> {
+        Run::version(dt)
+    }
+
+    fn plural(dt: &()) -> Cow<'_, str> {
+        Run::plural(dt)
+    }
+
+    fn meta(&self) -> &ObjectMeta {
+        &self.metadata
+    }
+
+    fn meta_mut(&mut self) -> &mut ObjectMeta {
+        &mut self.metadata
+    }
+}
+
+/// The Runs that have a time to go.
+#[derive(Debug, Default)]
+pub(super) struct Ending {
+    runs: HashMap<RunUid, (Timestamp, String, String)>,
+    order: BTreeSet<(Timestamp, RunUid)>,
+}
+
+impl Ending {
+    /// Keeps the Run if it has a time to go.
+    pub(super) fn seen(&mut self, run: &EndedRun, bounds: TtlBounds) {
+        let Some(uid) = run.uid() else { return };
+        self.gone(&uid);
+        let Some(due) = run.due(bounds) else { return };
+        let meta = &run.metadata;
+        let (namespace, name) =
+            (meta.namespace.clone().unwrap_or_default(), meta.name.clone().unwrap_or_default());
+        self.order.insert((due, uid.clone()));
+        self.runs.insert(uid, (due, namespace, name));
+    }
+
+    pub(super) fn gone(&mut self, uid: &RunUid) {
+        if let Some((due, ..)) = self.runs.remove(uid) {
+            self.order.remove(&(due, uid.clone()));
+        }
+    }
+
+    pub(super) fn retain(&mut self, listed: &std::collections::HashSet<RunUid>) {
+        let gone: Vec<_> = self.runs.keys().filter(|uid| !listed.contains(*uid)).cloned().collect();
+        for uid in gone {
+            self.gone(&uid);
+        }
+    }
+
+    /// Takes one that is due: uid, namespace, name. It stays known until it is gone.
+    pub(super) fn pop(&mut self, now: Timestamp) -> Option<(RunUid, String, String)> {
+        if self.order.first()?.0 > now {
+            return None;
+        }
+        let (_, uid) = self.order.pop_first()?;
+        let (_, namespace, name) = self.runs.get(&uid)?.clone();
+        Some((uid, namespace, name))
+    }
+
+    /// The deletion failed: due again at `at`.
+    pub(super) fn again(&mut self, uid: &RunUid, at: Timestamp) {
+        if let Some((due, ..)) = self.runs.get_mut(uid) {
+            *due = at;
+            self.order.insert((at, uid.clone()));
+        }
+    }
+
+    pub(super) fn next(&self) -> Option<Timestamp> {
+        self.order.first().map(|(due, _)| *due)
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.runs.len()
+    }
+}

@@ -1,0 +1,163 @@
+use std::time::Duration;
+
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use kruntimes_core::schedule::Settings;
+use kruntimes_daemon::Metrics;
+use serde_json::{Value, json};
+
+use super::engine::*;
+use super::*;
+use crate::watch::Watched;
+use kruntimes_core::schedule::{Now, Outcome};
+
+fn at(seconds: u64) -> Now {
+    let start = Timestamp::from_second(1_700_000_000).unwrap();
+    Now { wall: start + Duration::from_secs(seconds), mono: Duration::from_secs(seconds) }
+}
+
+fn engine(limit: usize) -> (Engine, Metrics) {
+    let metrics = Metrics::new("kruntimes_scheduler");
+    (Engine::new(Settings::default(), limit, SchedulerMetrics::new(&metrics)), metrics)
+}
+
+fn decode<T: serde::de::DeserializeOwned>(value: Value) -> Box<T> {
+    Box::new(serde_json::from_value(value).unwrap())
+}
+
+fn run(name: &str) -> Value {
+    json!({
+        "metadata": {"name": name, "namespace": "team", "uid": format!("{name}-uid"), "resourceVersion": "7",
+                     "creationTimestamp": "2023-11-14T22:13:20Z"},
+        "spec": {"runtime": "bash"},
+    })
+}
+
+fn pod(runs: &str) -> Value {
+    json!({
+        "metadata": {"name": "p", "namespace": "team", "uid": "p-uid", "labels": {"runtime": "bash"},
+                     "annotations": {"kruntimes.io/capacity.runs": runs}},
+        "status": {"phase": "Running", "conditions": [
+            {"type": "Ready", "status": "True"},
+            {"type": "kruntimes.io/RuntimedReady", "status": "True", "lastProbeTime": "2023-11-14T22:13:20Z"},
+        ]},
+    })
+}
+
+fn runtime() -> Value {
+    json!({"metadata": {"name": "bash", "namespace": "team"}, "spec": {"template": {}}})
+}
+
+/// Lists everything: one Pod with `slots`, and `names` as Runs.
+fn list(engine: &mut Engine, slots: &str, names: &[&str]) {
+    let now = at(0);
+    engine.handle(Event::Run(Watched::ListBegins), now);
+    for name in names {
+        engine.handle(Event::Run(Watched::Listed(decode(run(name)))), now);
+    }
+    engine.handle(Event::Run(Watched::ListEnds), now);
+    engine.handle(Event::Pod(Watched::Listed(decode(pod(slots)))), now);
+    engine.handle(Event::Pod(Watched::ListEnds), now);
+    engine.handle(Event::Runtime(Watched::Listed(decode(runtime()))), now);
+    engine.handle(Event::Runtime(Watched::ListEnds), now);
+    assert!(engine.plan(now).0.is_empty(), "not every list is complete");
+    assert!(!engine.is_synced());
+    engine.handle(Event::Instance(Watched::ListEnds), now);
+}
+
+fn writes(engine: &mut Engine, now: Now) -> Vec<Box<Write>> {
+    engine.plan(now).0.into_iter().map(|Action::Write(write)| write).collect()
+}
+
+#[test]
+fn nothing_is_written_before_every_list_is_complete_and_then_a_fenced_bind() {
+    let (mut engine, _) = engine(64);
+    list(&mut engine, "2", &["a"]);
+    let writes = writes(&mut engine, at(0));
+    assert_eq!(writes.len(), 1);
+    let patch = &writes[0].patch;
+    assert_eq!(patch["metadata"], json!({"uid": "a-uid", "resourceVersion": "7"}));
+    assert_eq!(patch["status"]["phase"], "Scheduled");
+    assert_eq!(patch["status"]["assignedPod"], "p");
+    assert_eq!(patch["status"]["assignedPodUID"], "p-uid");
+    assert_eq!(
+        (patch["status"]["attempt"].as_i64(), patch["status"]["assignment"].as_i64()),
+        (Some(1), Some(1))
+    );
+    assert!(patch.get("spec").is_none());
+}
+
+#[test]
+fn writes_in_flight_are_bounded() {
+    let (mut engine, _) = engine(2);
+    list(&mut engine, "10", &["a", "b", "c"]);
+    let first = writes(&mut engine, at(0));
+    assert_eq!(first.len(), 2);
+    assert!(writes(&mut engine, at(0)).is_empty());
+    engine.handle(Event::Settled(first[0].clone(), Outcome::Written), at(0));
+    assert_eq!(writes(&mut engine, at(0)).len(), 1);
+    assert_eq!(engine.in_flight(), 2);
+}
+
+#[test]
+fn a_conflict_is_counted_and_decided_again_on_the_newer_version() {
+    let (mut engine, metrics) = engine(64);
+    list(&mut engine, "1", &["a"]);
+    let first = writes(&mut engine, at(0));
+    engine.handle(Event::Settled(first[0].clone(), Outcome::Conflict), at(0));
+    assert!(writes(&mut engine, at(0)).is_empty());
+    let mut newer = run("a");
+    newer["metadata"]["resourceVersion"] = json!("8");
+    engine.handle(Event::Run(Watched::Seen(decode(newer))), at(1));
+    let second = writes(&mut engine, at(1));
+    assert_eq!(second[0].patch["metadata"]["resourceVersion"], "8");
+    let text = metrics.encode();
+    assert!(text.contains("kruntimes_scheduler_reservation_conflicts_total{stage=\"bound\"} 1"), "{text}");
+    assert!(
+        text.contains("kruntimes_scheduler_sync_total{runtime=\"bash\",result=\"conflict\"} 1"),
+        "{text}"
+    );
+}
+
+#[test]
+fn an_object_that_cannot_be_decoded_blinds_nobody() {
+    let (mut engine, metrics) = engine(64);
+    list(&mut engine, "2", &["a"]);
+    let meta = |name: &str| {
+        Box::new(ObjectMeta {
+            name: Some(name.into()),
+            namespace: Some("team".into()),
+            uid: Some(format!("{name}-uid")),
+            ..ObjectMeta::default()
+        })
+    };
+    engine.handle(Event::Run(Watched::Malformed { meta: meta("x"), error: "bad".into() }), at(0));
+    engine.handle(Event::Runtime(Watched::Malformed { meta: meta("bash"), error: "bad".into() }), at(0));
+    assert_eq!(writes(&mut engine, at(0)).len(), 1, "the Runtime is still known as it was");
+    assert!(metrics.encode().contains("malformed_objects_total{kind=\"Run\"} 1"));
+}
+
+#[test]
+fn what_a_new_list_does_not_show_is_gone() {
+    let (mut engine, _) = engine(64);
+    list(&mut engine, "1", &["a", "b"]);
+    assert_eq!(writes(&mut engine, at(0)).len(), 1);
+    engine.handle(Event::Run(Watched::ListBegins), at(1));
+    engine.handle(Event::Run(Watched::Listed(decode(run("b")))), at(1));
+    engine.handle(Event::Run(Watched::ListEnds), at(1));
+    let bound = writes(&mut engine, at(1));
+    assert_eq!(bound[0].name, "b", "the slot of the deleted Run is free");
+}
+
+#[test]
+fn it_wakes_up_for_what_is_due() {
+    let (mut engine, _) = engine(64);
+    list(&mut engine, "1", &[]);
+    let mut later = run("a");
+    later["status"] = json!({"phase": "Pending", "nextAttemptTime": "2023-11-14T22:13:25.000000Z"});
+    engine.handle(Event::Run(Watched::Seen(decode(later))), at(0));
+    let (actions, next) = engine.plan(at(0));
+    assert!(actions.is_empty());
+    assert_eq!(next, Some(Duration::from_secs(5)));
+    assert_eq!(writes(&mut engine, at(5)).len(), 1);
+}

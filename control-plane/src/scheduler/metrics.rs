@@ -1,0 +1,180 @@
+//! What the scheduler counts.
+
+use std::sync::atomic::AtomicU64;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use kruntimes_core::schedule::{Outcome, QueueDepth};
+use kruntimes_daemon::prometheus_client::encoding::EncodeLabelSet;
+use kruntimes_daemon::prometheus_client::metrics::counter::Counter;
+use kruntimes_daemon::prometheus_client::metrics::family::Family;
+use kruntimes_daemon::prometheus_client::metrics::gauge::Gauge;
+use kruntimes_daemon::prometheus_client::metrics::histogram::Histogram;
+use kruntimes_daemon::{LATENCY_BUCKETS, Metrics};
+
+use super::engine::Write;
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct SyncLabels {
+    runtime: String,
+    result: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct QueueLabels {
+    namespace: String,
+    runtime: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Source {
+    source: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Stage {
+    stage: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Kind {
+    kind: &'static str,
+}
+
+/// Counters of the scheduler; those with a baseline name keep it. Labels are bounded by the
+/// number of Runtimes.
+#[derive(Debug, Clone)]
+pub struct SchedulerMetrics {
+    sync: Family<SyncLabels, Counter>,
+    sync_duration: Histogram,
+    no_pods: Counter,
+    queued: Histogram,
+    conflicts: Family<Stage, Counter>,
+    wakeups: Family<Source, Counter>,
+    depth: Family<QueueLabels, Gauge>,
+    placed: Family<QueueLabels, Gauge>,
+    oldest: Family<QueueLabels, Gauge<f64, AtomicU64>>,
+    in_flight: Gauge,
+    stale: Counter,
+    malformed: Family<Kind, Counter>,
+    watch_errors: Family<Kind, Counter>,
+}
+
+impl SchedulerMetrics {
+    /// Registers everything.
+    pub fn new(metrics: &Metrics) -> Self {
+        let latency = || Histogram::new(LATENCY_BUCKETS);
+        let this = Self {
+            sync: Family::default(),
+            sync_duration: latency(),
+            no_pods: Counter::default(),
+            queued: latency(),
+            conflicts: Family::default(),
+            wakeups: Family::default(),
+            depth: Family::default(),
+            placed: Family::default(),
+            oldest: Family::default(),
+            in_flight: Gauge::default(),
+            stale: Counter::default(),
+            malformed: Family::default(),
+            watch_errors: Family::default(),
+        };
+        metrics.register(|registry| {
+            registry.register("sync", "Decisions written, by Runtime and result", this.sync.clone());
+            registry.register(
+                "sync_duration_seconds",
+                "Time of one planning pass",
+                this.sync_duration.clone(),
+            );
+            registry.register("no_pods", "Runs that were told that no Pod fits", this.no_pods.clone());
+            let help = "Time from a Run's first sight, or return to the queue, to its bind";
+            registry.register("run_queue_duration_seconds", help, this.queued.clone());
+            registry.register(
+                "reservation_conflicts",
+                "Writes refused as out of date",
+                this.conflicts.clone(),
+            );
+            registry.register(
+                "pending_run_wakeups",
+                "Watch events that may let Runs go",
+                this.wakeups.clone(),
+            );
+            registry.register("queue_depth", "Runs that wait for a Pod", this.depth.clone());
+            registry.register("placed_runs", "Runs that hold room in a Pod", this.placed.clone());
+            registry.register("queue_oldest_seconds", "Age of the oldest waiting Run", this.oldest.clone());
+            registry.register("writes_in_flight", "Writes not answered yet", this.in_flight.clone());
+            registry.register("stale_decisions", "Decisions dropped before the write", this.stale.clone());
+            registry.register(
+                "malformed_objects",
+                "Objects that could not be decoded",
+                this.malformed.clone(),
+            );
+            registry.register(
+                "watch_errors",
+                "Watches that had to be started again",
+                this.watch_errors.clone(),
+            );
+        });
+        this
+    }
+
+    pub(super) fn settled(&self, write: &Write, outcome: Outcome) {
+        let result = match outcome {
+            Outcome::Written => write.what,
+            Outcome::Conflict => "conflict",
+            Outcome::Gone => "gone",
+            Outcome::Failed => "error",
+        };
+        self.sync.get_or_create(&SyncLabels { runtime: write.runtime.clone(), result }).inc();
+        match (outcome, write.what) {
+            (Outcome::Written, "bound") => self.queued.observe(write.waited),
+            (Outcome::Written, "unschedulable") => {
+                self.no_pods.inc();
+            }
+            (Outcome::Conflict, what) => {
+                self.conflicts.get_or_create(&Stage { stage: what }).inc();
+            }
+            _ => {}
+        }
+    }
+
+    pub(super) fn woken(&self, source: &'static str) {
+        self.wakeups.get_or_create(&Source { source }).inc();
+    }
+
+    pub(super) fn stale(&self) {
+        self.stale.inc();
+    }
+
+    pub(super) fn malformed(&self, kind: &'static str, meta: &ObjectMeta, error: &str) {
+        self.malformed.get_or_create(&Kind { kind }).inc();
+        tracing::warn!(kind, namespace = meta.namespace, name = meta.name, error, "object cannot be decoded");
+    }
+
+    pub(super) fn trouble(&self, kind: &'static str, error: &str) {
+        self.watch_errors.get_or_create(&Kind { kind }).inc();
+        tracing::warn!(kind, error, "watch failed");
+    }
+
+    pub(super) fn planned(&self, took: Duration, in_flight: usize) {
+        self.sync_duration.observe(took.as_secs_f64());
+        self.in_flight.set(in_flight as i64);
+    }
+
+    /// Sets the gauges of every queue.
+    pub(super) fn depths(&self, depths: &[QueueDepth], now: Timestamp) {
+        self.depth.clear();
+        self.placed.clear();
+        self.oldest.clear();
+        for queue in depths {
+            let labels =
+                QueueLabels { namespace: queue.namespace.to_string(), runtime: queue.runtime.to_string() };
+            self.depth.get_or_create(&labels).set(queue.waiting as i64);
+            self.placed.get_or_create(&labels).set(queue.placed as i64);
+            let age =
+                queue.oldest.map_or(0.0, |oldest| (now - oldest).total(jiff::Unit::Second).unwrap_or(0.0));
+            self.oldest.get_or_create(&labels).set(age.max(0.0));
+        }
+    }
+}
