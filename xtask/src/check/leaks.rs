@@ -64,7 +64,7 @@ pub fn findings(files: &[TextFile], own: &BTreeSet<String>) -> Vec<Finding> {
     for file in files {
         for (number, line) in (1..).zip(file.text.lines()) {
             let place = format!("{}:{number}", file.path);
-            for name in own.iter().filter(|name| line.contains(name.as_str())) {
+            for name in own.iter().filter(|name| at_start(line, name).is_some()) {
                 findings.push(Finding::new(&place, format!("names this machine ({name})")));
             }
             for (folder, slash) in HOMES {
@@ -81,13 +81,17 @@ pub fn findings(files: &[TextFile], own: &BTreeSet<String>) -> Vec<Finding> {
     findings
 }
 
-/// A path that begins with `folder` and goes on; not one that only ends so, such as `$D/root/`.
-fn path_in<'a>(line: &'a str, folder: &str) -> Option<&'a str> {
-    let at = line.match_indices(folder).map(|(at, _)| at).find(|&at| {
+/// Where `name` stands in the line; not at the end of something longer, such as `$D/root/`.
+fn at_start(line: &str, name: &str) -> Option<usize> {
+    line.match_indices(name).map(|(at, _)| at).find(|&at| {
         let before = line[..at].chars().next_back();
         !before.is_some_and(|c| c.is_alphanumeric() || matches!(c, '}' | '.' | '_' | '-' | ')' | '*' | '~'))
-    })?;
-    let path = &line[at..];
+    })
+}
+
+/// A path that begins with `folder` and goes on.
+fn path_in<'a>(line: &'a str, folder: &str) -> Option<&'a str> {
+    let path = &line[at_start(line, folder)?..];
     let end = path.find(|c: char| c.is_whitespace() || "\"'`),;<>".contains(c)).unwrap_or(path.len());
     // The one home folder of examples.
     Some(&path[..end]).filter(|path| path.len() > folder.len() && !path[folder.len()..].starts_with("you/"))

@@ -12,7 +12,7 @@ pub fn lock(workspace: &Workspace) -> Result<Vec<Finding>> {
 }
 
 pub fn fmt(_: &Workspace) -> Result<Vec<Finding>> {
-    passes(&["fmt", "--all", "--check"], "format with `cargo fmt --all`")
+    passes(&["fmt", "--all", "--", "--check", "--files-with-diff"], "format these with `cargo fmt --all`")
 }
 
 pub fn clippy(_: &Workspace) -> Result<Vec<Finding>> {
