@@ -124,7 +124,7 @@ fn start(settings: Settings, describe: DescribeResponse, author: Arc<dyn Author>
     // Before the runtime: its threads must not be among what the nursery is started from.
     let pool = Pool::start(settings.idle_supervisors.into()).map_err(at("cannot start the spawner"))?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(std::env::var("KIT_THREADS").ok().and_then(|n| n.parse().ok()).unwrap_or(2))
+        .worker_threads(2)
         .thread_stack_size(512 * 1024)
         .enable_all()
         .build()

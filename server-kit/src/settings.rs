@@ -47,7 +47,7 @@ pub struct Settings {
     /// Bytes kept of each output stream: its first and its last half
     #[arg(long, default_value_t = 16 * 1024 * 1024)]
     pub max_output_bytes: u64,
-    /// Processes kept ready for the next executions
+    /// Processes kept ready for the next executions; after a burst, up to twice as many
     #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..=256))]
     pub idle_supervisors: u16,
     /// Variables of this server's environment that Runs may see as well; a trailing * stands for any ending

@@ -202,7 +202,8 @@ async fn many_runs_leave_nothing_and_idle_is_small() {
             server.forget(id).await.expect("forgets");
         }
     }
-    eventually("descriptors are closed", || descriptors() <= before).await;
+    // A burst may leave twice the idle supervisors, each with one descriptor; a leak would be hundreds.
+    eventually("descriptors are closed", || descriptors() <= before + 8).await;
     assert!(resident(pid) < memory + (5 << 20), "{memory} to {} bytes", resident(pid));
     let nursery = children(pid)[0];
     eventually("only idle supervisors are left", || children(nursery).len() <= 8).await;
