@@ -103,6 +103,10 @@ fn shape(argument: &Arg) -> String {
 fn explanation(argument: &Arg) -> String {
     let help = argument.get_long_help().or_else(|| argument.get_help());
     let mut text = cell(&help.map(ToString::to_string).unwrap_or_default());
+    // The derive of clap drops the full stop of a single sentence.
+    if !text.is_empty() && !text.ends_with('.') {
+        text.push('.');
+    }
     let choices: Vec<_> = argument
         .get_possible_values()
         .into_iter()
@@ -140,7 +144,7 @@ mod tests {
         let page = page(krt);
         assert!(page.contains("| `krt get` | Shows one |"), "{page}");
         assert!(page.contains("krt get [flags] RUN\n"), "{page}");
-        assert!(page.contains("| `-o`, `--output OUTPUT` | How Default `table`. |"), "{page}");
+        assert!(page.contains("| `-o`, `--output OUTPUT` | How. Default `table`. |"), "{page}");
         assert!(!page.contains("ghost") && !page.contains("secret"), "{page}");
     }
 }
