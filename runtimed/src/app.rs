@@ -120,6 +120,7 @@ impl App {
             Action::Execute { fence, run, spec, prepared, instance } => {
                 (fence, Step::Execute { run, spec, prepared, instance })
             }
+            Action::Ask { fence } => (fence, Step::Ask),
             Action::Follow { fence, run } => (fence, Step::Follow(run)),
             Action::Cancel { fence, cause, grace } => (fence, Step::Cancel(cause, grace)),
             Action::Collect { fence, execution } => (fence, Step::Collect(execution)),

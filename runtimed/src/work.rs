@@ -73,6 +73,8 @@ pub enum Step {
         /// For which start of the server.
         instance: Instance,
     },
+    /// See [`crate::engine::Action::Ask`].
+    Ask,
     /// See [`crate::engine::Action::Follow`].
     Follow(Arc<Run>),
     /// See [`crate::engine::Action::Cancel`].
@@ -124,6 +126,10 @@ impl Attempt {
                 Step::Execute { run, spec, prepared, instance } => {
                     Event::Executed { fence, result: self.execute(&run, &spec, &prepared, &instance).await }
                 }
+                Step::Ask => match self.ask().await {
+                    Some(answer) => answer,
+                    None => continue,
+                },
                 Step::Follow(run) => {
                     self.follow(&run);
                     continue;
@@ -217,6 +223,24 @@ impl Attempt {
             pause = (pause * 2).min(BACKOFF.1);
         }
         Err(refusal)
+    }
+
+    /// What the server has of this attempt; `None` when the connection went meanwhile: whatever
+    /// comes after it is judged anew.
+    async fn ask(&self) -> Option<Event> {
+        let asked = self.context.views.borrow().client.clone()?;
+        loop {
+            match asked.status(&self.fence).await {
+                Ok(execution) => return Some(Event::Execution(Box::new(execution))),
+                Err(error) if error.is_not_found() => return Some(Event::Missing(self.fence.run.clone())),
+                Err(error) => tracing::debug!(fence = %self.fence, %error, "status was not answered"),
+            }
+            tokio::time::sleep(BACKOFF.1).await;
+            let now = self.context.views.borrow().client.clone()?;
+            if !Arc::ptr_eq(&asked, &now) {
+                return None;
+            }
+        }
     }
 
     fn follow(&mut self, run: &Run) {

@@ -99,10 +99,14 @@ pub(super) struct Entry {
     pub record: Record,
     /// This server, or one before it, had it.
     pub confirmed: bool,
+    /// Execute was sent and not answered: it may run.
+    pub unsure: bool,
     pub writing: Option<Writing>,
     /// The latest figures, should the server be lost.
     pub usage: Option<AttemptUsage>,
     pub resolved_sha: Option<String>,
+    /// The watch has taken the Run from us: it will not speak of this assignment again.
+    pub left: bool,
     /// A newer assignment of the same Run, begun when this one is released.
     pub next: Option<Arc<Run>>,
 }
@@ -125,9 +129,11 @@ impl Entry {
             start_by,
             record,
             confirmed: false,
+            unsure: false,
             writing: None,
             usage: None,
             resolved_sha,
+            left: false,
             next: None,
         }
     }

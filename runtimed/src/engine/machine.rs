@@ -34,6 +34,9 @@ pub struct Engine {
     pub(super) server: Option<Server>,
     pub(super) synced: bool,
     pub(super) drain: Option<Drain>,
+    /// The last assignment that ended here, of Runs that the watch has not taken from us yet: it
+    /// lags behind our writes, and what it still says of them must not begin anything again.
+    ended: HashMap<RunUid, i64>,
     pub(super) out: Vec<Action>,
 }
 
@@ -47,6 +50,7 @@ impl Engine {
             server: None,
             synced: false,
             drain: None,
+            ended: HashMap::new(),
             out: Vec::new(),
         }
     }
@@ -105,6 +109,7 @@ impl Engine {
         for uid in missing {
             self.gone(&uid);
         }
+        self.ended.retain(|uid, _| listed.contains(uid));
         for run in runs {
             self.seen(run, now);
         }
@@ -118,6 +123,9 @@ impl Engine {
         let ours =
             state.bound().filter(|(pod, _)| pod.uid == self.settings.pod.uid).map(|(_, fence)| fence.clone());
         let Some(fence) = ours else { return self.gone(&uid) };
+        if self.ended.get(&uid).is_some_and(|ended| fence.assignment <= *ended) {
+            return self.out.push(Action::CountStale);
+        }
         let Some(entry) = self.entries.get_mut(&uid) else { return self.begin(run, fence, now) };
         match fence.assignment.cmp(&entry.fence.assignment) {
             std::cmp::Ordering::Less => self.out.push(Action::CountStale),
@@ -135,8 +143,16 @@ impl Engine {
 
     fn begin(&mut self, run: Arc<Run>, fence: Fence, now: Now) {
         let uid = fence.run.clone();
-        let record = self.journal.remove(&uid).filter(|record| record.is_of(&fence));
-        let record = record.unwrap_or_else(|| Record::new(&fence));
+        self.ended.remove(&uid);
+        let record = match self.journal.remove(&uid) {
+            Some(record) if record.is_of(&fence) => record,
+            Some(older) => {
+                // It may be alive, in the folder that this one needs.
+                let older = Fence { run: uid, attempt: older.attempt, assignment: older.assignment };
+                return self.clear(older, Some(run), now);
+            }
+            None => Record::new(&fence),
+        };
         let spec = Arc::new(effective(&run.spec, self.settings.defaults.as_ref()));
         self.entries.insert(uid.clone(), Entry::new(Arc::clone(&run), spec, fence, record, now));
         self.wishes(&uid, &run, now);
@@ -232,7 +248,9 @@ impl Engine {
     }
 
     pub(super) fn gone(&mut self, uid: &RunUid) {
+        self.ended.remove(uid);
         if let Some(entry) = self.entries.get_mut(uid) {
+            entry.left = true;
             entry.next = None;
             self.revoke(uid);
         }
@@ -253,16 +271,24 @@ impl Engine {
     pub(super) fn release(&mut self, uid: &RunUid, cancel: bool) {
         let Some(entry) = self.entries.get_mut(uid) else { return };
         let executed = entry.may_run();
+        let cancel = (cancel || entry.unsure) && executed;
         entry.stage = Stage::Releasing;
         let (fence, run) = (entry.fence.clone(), entry.run.clone());
-        self.out.push(Action::Release { fence, run, executed, cancel: cancel && executed });
+        if entry.writing.is_some() {
+            self.out.push(Action::HurryWrite { fence: fence.clone() });
+        }
+        self.out.push(Action::Release { fence, run, executed, cancel });
     }
 
     fn released(&mut self, fence: &Fence, now: Now) {
         if self.current(fence).is_none_or(|entry| !matches!(entry.stage, Stage::Releasing)) {
             return;
         }
-        let next = self.entries.remove(&fence.run).and_then(|entry| entry.next);
+        let Some(entry) = self.entries.remove(&fence.run) else { return };
+        if entry.run.is_some() && !entry.left {
+            self.ended.insert(fence.run.clone(), fence.assignment);
+        }
+        let next = entry.next;
         let theirs = self.server.as_mut().and_then(|server| server.known.remove(&fence.run));
         match theirs.and_then(|execution| execution.fence(&fence.run)).filter(|theirs| theirs != fence) {
             Some(other) => self.clear(other, next, now),
@@ -284,7 +310,10 @@ impl Engine {
         match &entry.stage {
             Stage::Waiting if entry.may_run() => return,
             Stage::Preparing => self.out.push(Action::Abort { fence }),
-            Stage::Executing { retry_at: None, .. } | Stage::Running => return self.cancel_if_wished(uid),
+            Stage::Running => return self.cancel_if_wished(uid),
+            Stage::Executing { retry_at, .. } if retry_at.is_none() || entry.unsure => {
+                return self.cancel_if_wished(uid);
+            }
             _ => {}
         }
         self.write_last(uid, |entry| finish::unstarted(entry, stop, now.wall));

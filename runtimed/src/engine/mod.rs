@@ -211,6 +211,12 @@ pub enum Action {
         /// The server's start that this is meant for.
         instance: Instance,
     },
+    /// Ask the server for it: [`Event::Execution`] or [`Event::Missing`]; neither while the
+    /// connection is lost.
+    Ask {
+        /// Whose.
+        fence: Fence,
+    },
     /// Stream its output to ours from now on.
     Follow {
         /// Whose.

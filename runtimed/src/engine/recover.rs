@@ -54,6 +54,9 @@ pub(super) enum Plan {
     Adopt(Box<Execution>),
     /// Sent to this very instance, which does not know it: sending again cannot start it twice.
     Resend(Prepared),
+    /// Sent to this very instance, but not in what it says that it knows: which may be older than
+    /// the sending. It has to be asked.
+    Ask,
     /// It started, or may have, and is nowhere now.
     Lost(&'static str),
     /// An older attempt is in the way.
@@ -84,21 +87,20 @@ pub(super) fn plan(
         });
         return match theirs.assignment.cmp(&fence.assignment) {
             std::cmp::Ordering::Equal => Plan::Adopt(Box::new(execution.clone())),
+            std::cmp::Ordering::Less if record.sent_to.as_ref() == Some(instance) => Plan::Ask,
             std::cmp::Ordering::Less => Plan::Clear(theirs),
             std::cmp::Ordering::Greater => Plan::OutOfDate,
         };
     }
     match &record.sent_to {
-        Some(sent) if !started && sent == instance && *instance != Instance::Baseline => {
-            Plan::Resend(Prepared {
-                subfolder: record.subfolder.clone(),
-                resolved_sha: record.resolved_sha.clone(),
-            })
-        }
         Some(sent) if sent != instance => {
             Plan::Lost("the Runtime Server was restarted while it had this execution")
         }
-        Some(_) => Plan::Lost("the Runtime Server no longer knows this execution"),
+        Some(_) if started || *instance == Instance::Baseline => Plan::Ask,
+        Some(_) => Plan::Resend(Prepared {
+            subfolder: record.subfolder.clone(),
+            resolved_sha: record.resolved_sha.clone(),
+        }),
         None if started => Plan::Lost("the Runtime Server does not know this execution"),
         None => Plan::Begin,
     }

@@ -78,6 +78,7 @@ impl Engine {
                 self.cancel_if_wished(uid);
                 self.progress(uid, &execution, now);
             }
+            Plan::Ask => self.out.push(Action::Ask { fence }),
             Plan::Resend(prepared) => self.send(uid, prepared, now),
             Plan::Lost(why) => self.lost(uid, why, now),
             Plan::Clear(older) => {
@@ -125,7 +126,8 @@ impl Engine {
             return self.out.push(Action::CountStale);
         }
         match entry.stage {
-            Stage::Executing { retry_at: None, .. } => {
+            Stage::Waiting => self.decide(&uid, now),
+            Stage::Executing { .. } => {
                 self.accepted(&uid);
                 self.progress(&uid, &execution, now);
             }
@@ -139,8 +141,19 @@ impl Engine {
         let Some(entry) = self.entries.get_mut(uid) else { return };
         entry.stage = Stage::Running;
         entry.confirmed = true;
+        entry.unsure = false;
         if let Some(run) = &entry.run {
             self.out.push(Action::Follow { fence: entry.fence.clone(), run: Arc::clone(run) });
+        }
+    }
+
+    /// As [`Self::accepted`], with what the server may have said of it before it answered.
+    fn accepted_now(&mut self, uid: &RunUid, now: Now) {
+        self.accepted(uid);
+        let (Some(server), Some(entry)) = (&self.server, self.entries.get(uid)) else { return };
+        let said = server.known.get(uid).filter(|said| said.fence(uid).as_ref() == Some(&entry.fence));
+        if let Some(said) = said.cloned() {
+            self.progress(uid, &said, now);
         }
     }
 
@@ -166,7 +179,8 @@ impl Engine {
         if let Some(server) = &mut self.server {
             server.known.remove(uid);
         }
-        if self.entries.get(uid).is_some_and(|entry| matches!(entry.stage, Stage::Running)) {
+        let had = |entry: &Entry| matches!(entry.stage, Stage::Running | Stage::Waiting) && entry.may_run();
+        if self.entries.get(uid).is_some_and(had) {
             self.lost(uid, "the Runtime Server no longer knows this execution", now);
         }
     }
@@ -178,6 +192,18 @@ impl Engine {
             Stage::Executing { since, .. } => *since,
             _ => now.mono,
         };
+        if entry.unsure
+            && self
+                .server
+                .as_ref()
+                .is_some_and(|server| entry.record.sent_to.as_ref() != Some(&server.instance))
+        {
+            return self.lost(
+                uid,
+                "the Runtime Server was restarted while it may have had this execution",
+                now,
+            );
+        }
         let (Some(server), Some(run)) = (&self.server, &entry.run) else {
             entry.stage = Stage::Executing { prepared, since: now.mono, retry_at: Some(now.mono + RETRY) };
             return;
@@ -201,22 +227,28 @@ impl Engine {
         let Some(entry) = self.current(fence) else { return };
         let Stage::Executing { since, retry_at, .. } = &mut entry.stage else { return };
         let failure = match result {
-            Ok(()) => return self.accepted(&fence.run),
+            Ok(()) => return self.accepted_now(&fence.run.clone(), now),
             Err(failure) => failure,
         };
         let uid = &fence.run;
         if let ExecuteFailure::Unknown(_) = failure {
             // It may run: only the server can tell.
+            entry.unsure = true;
             entry.stage = Stage::Waiting;
             return self.decide(uid, now);
         }
-        let patient = now.mono.duration_since(*since) < patience && !draining && entry.stop.is_none();
-        if patient && matches!(failure, ExecuteFailure::Unavailable(_)) {
-            *retry_at = Some(now.mono + RETRY);
+        let since = *since;
+        let unavailable = matches!(failure, ExecuteFailure::Unavailable(_));
+        if !entry.unsure {
             entry.record.sent_to = None;
+        }
+        if unavailable && now.mono.duration_since(since) < patience && !draining && entry.stop.is_none() {
+            *retry_at = Some(now.mono + RETRY);
             return;
         }
-        entry.record.sent_to = None;
+        if unavailable && entry.unsure {
+            return self.lost(uid, "the Runtime Server does not say whether it has this execution", now);
+        }
         if let Some(stop) = entry.stop {
             return self.write_last(uid, |entry| finish::unstarted(entry, stop, now.wall));
         }

@@ -339,7 +339,8 @@ fn recovery_follows_what_is_known() {
     let sent = recover(&scheduled, Some(record(Some(instance()), 2)), None);
     assert!(matches!(sent[..], [Action::Execute { .. }]), "{sent:?}");
     lost(recover(&scheduled, Some(record(Some(Instance::Native("i-0".into())), 2)), None));
-    lost(recover(&running, Some(record(Some(instance()), 2)), None));
+    let asked = recover(&running, Some(record(Some(instance()), 2)), None);
+    assert!(matches!(asked[..], [Action::Ask { .. }]), "{asked:?}");
     lost(recover(&running, None, None));
     let adopted = recover(&running, None, Some(execution(2, ExecutionState::Running, now)));
     assert!(matches!(adopted[..], [Action::Follow { .. }]), "{adopted:?}");
@@ -350,6 +351,21 @@ fn recovery_follows_what_is_known() {
         matches!(&older[..], [Action::Release { fence, cancel: true, .. }] if fence.assignment == 1),
         "{older:?}"
     );
+}
+
+#[test]
+fn a_snapshot_may_be_older_than_an_execution() {
+    let again =
+        |bench: &mut Bench, executions| bench.send(Event::ServerUp { instance: instance(), executions });
+    let mut bench = Bench::running(&bound(bash(), 1));
+    let actions = again(&mut bench, Vec::new());
+    assert!(matches!(actions[..], [Action::Ask { .. }]), "{actions:?}");
+    let running = execution(1, ExecutionState::Running, bench.wall);
+    let actions = bench.send(Event::Execution(Box::new(running)));
+    assert!(matches!(actions[..], [Action::Follow { .. }]), "{actions:?}");
+    again(&mut bench, Vec::new());
+    let finish = finish_of(written(bench.send(Event::Missing(RunUid::from("u")))));
+    assert_eq!(finish.reason, Reason::ServerLost);
 }
 
 #[test]
@@ -381,6 +397,20 @@ fn a_run_that_is_taken_from_us_is_ended_without_a_word() {
     // Bound to us anew meanwhile: that begins when the old one is gone.
     assert!(bench.send(Event::Seen(bound(bash(), 2))).is_empty());
     let actions = bench.send(Event::Released { fence: fence(1) });
+    assert!(matches!(&actions[..], [Action::Prepare { fence, .. }] if fence.assignment == 2), "{actions:?}");
+}
+
+#[test]
+fn what_the_watch_says_late_of_an_ended_attempt_begins_nothing() {
+    let run = bound(bash(), 1);
+    let mut bench = Bench::running(&run);
+    bench.finish(end(true, StopCause::Exited));
+    bench.send(Event::Written { fence: fence(1), outcome: Written::Applied(Arc::clone(&run)) });
+    bench.send(Event::Released { fence: fence(1) });
+    assert!(matches!(bench.send(Event::Seen(Arc::clone(&run)))[..], [Action::CountStale]));
+    assert!(matches!(bench.send(Event::Listed(vec![Arc::clone(&run)]))[..], [Action::CountStale]));
+    // A newer assignment does, and what was remembered goes with the Run.
+    let actions = bench.send(Event::Seen(bound(bash(), 2)));
     assert!(matches!(&actions[..], [Action::Prepare { fence, .. }] if fence.assignment == 2), "{actions:?}");
 }
 

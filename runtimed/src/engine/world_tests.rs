@@ -151,7 +151,7 @@ impl World {
             Action::CountStale => return,
             Action::Write { fence, run, event } => {
                 assert!(
-                    !self.writes.iter().any(|write| write.fence.run == fence.run),
+                    !self.writes.iter().any(|write| write.fence.run == fence.run && !write.hurried),
                     "two writes of {fence} at once"
                 );
                 let (fence, run, event) = (fence.clone(), Arc::clone(run), (**event).clone());
@@ -164,6 +164,7 @@ impl World {
             Action::Prepare { fence, .. }
             | Action::Abort { fence }
             | Action::Execute { fence, .. }
+            | Action::Ask { fence }
             | Action::Follow { fence, .. }
             | Action::Cancel { fence, .. }
             | Action::Collect { fence, .. }
@@ -250,6 +251,11 @@ impl World {
                 let result = self.execute(&fence, instance, prepared, luck);
                 self.send(Event::Executed { fence, result });
             }
+            Action::Ask { .. } if self.connected => {
+                let found = self.executions.get(&fence.run).filter(|live| live.fence == fence);
+                let answer = found.map(|live| Event::Execution(Box::new(live.tell())));
+                self.send(answer.unwrap_or(Event::Missing(fence.run)));
+            }
             Action::Cancel { cause, .. } => self.cancel(&fence, cause),
             Action::Collect { .. } => {
                 let collected = Collected { outputs: Ok(BTreeMap::new()), log_tail: None };
@@ -273,7 +279,11 @@ impl World {
         }
         let record = Record { sent_to: Some(instance), subfolder: prepared.subfolder, ..Record::new(fence) };
         self.journal.insert(fence.run.clone(), record);
+        // The same answer again, whatever the server would say to a new one.
+        let again = self.executions.get(&fence.run).is_some_and(|there| there.fence == *fence);
         match luck % 16 {
+            11 | 12 if again => return Err(ExecuteFailure::Unknown(why())),
+            _ if again => return Ok(()),
             8 => return Err(ExecuteFailure::NoRoom(why())),
             9 => return Err(ExecuteFailure::Unavailable(why())),
             10 => return Err(ExecuteFailure::Rejected(why())),
@@ -286,13 +296,11 @@ impl World {
                 "{fence} was sent while {there:?} is alive"
             );
         }
-        if self.executions.get(&fence.run).is_none_or(|there| there.fence != *fence) {
-            assert!(self.workspaces.contains(&fence.run), "{fence} starts without a workspace");
-            *self.starts.entry(fence.clone()).or_default() += 1;
-            let live = Live { fence: fence.clone(), end: None, stopping: None };
-            self.say(&live);
-            self.executions.insert(fence.run.clone(), live);
-        }
+        assert!(self.workspaces.contains(&fence.run), "{fence} starts without a workspace");
+        *self.starts.entry(fence.clone()).or_default() += 1;
+        let live = Live { fence: fence.clone(), end: None, stopping: None };
+        self.say(&live);
+        self.executions.insert(fence.run.clone(), live);
         if luck % 16 == 12 { Err(ExecuteFailure::Unknown(why())) } else { Ok(()) }
     }
 
@@ -522,7 +530,7 @@ fn is_pending(run: &Run) -> bool {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 512, max_shrink_iters: 20_000, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 2000, max_shrink_iters: 20_000, ..ProptestConfig::default() })]
 
     #[test]
     fn whatever_happens_no_run_is_lost_or_run_twice(steps in prop::collection::vec(any::<(u8, u8)>(), 0..400)) {

@@ -12,6 +12,7 @@ use kruntimes_proto::v1::{self, StopCause};
 use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
 use tonic::transport::Channel;
 
 use super::{
@@ -36,10 +37,14 @@ struct Output {
 
 struct Baseline {
     rpc: RuntimeRpc<Channel>,
-    outputs: Arc<Mutex<HashMap<RunUid, watch::Sender<Output>>>>,
+    outputs: Arc<Outputs>,
+    /// One task per execution that was not forgotten; they end with the session.
+    polls: Mutex<HashMap<RunUid, AbortOnDropHandle<()>>>,
     events: mpsc::Sender<ServerEvent>,
     stop: CancellationToken,
 }
+
+type Outputs = Mutex<HashMap<RunUid, watch::Sender<Output>>>;
 
 /// Starts a session with what `List` tells.
 ///
@@ -50,7 +55,8 @@ pub async fn connect(channel: Channel) -> Result<Session, CallError> {
     let list = bounded("List", CALL_LIMIT, rpc.list(v1::ListRequest {})).await?;
     let (events, receiver) = mpsc::channel(64);
     let stop = CancellationToken::new();
-    let client = Baseline { rpc, outputs: Arc::default(), events, stop: stop.clone() };
+    let client =
+        Baseline { rpc, outputs: Arc::default(), polls: Mutex::default(), events, stop: stop.clone() };
     let mut executions = Vec::with_capacity(list.entries.len());
     for status in list.entries {
         let id = RunUid::from(status.id.as_str());
@@ -77,17 +83,16 @@ impl Baseline {
 
     fn poll(&self, id: RunUid) {
         let (rpc, outputs, events) = (self.rpc.clone(), Arc::clone(&self.outputs), self.events.clone());
-        let stop = self.stop.clone();
-        tokio::spawn(async move {
+        let (stop, polled) = (self.stop.clone(), id.clone());
+        let task = tokio::spawn(async move {
             tokio::select! {
                 () = stop.cancelled() => {}
-                () = poll(rpc, outputs, events, id) => {}
+                () = poll(rpc, outputs, events, polled) => {}
             }
         });
+        self.polls.lock().unwrap_or_else(PoisonError::into_inner).insert(id, AbortOnDropHandle::new(task));
     }
 }
-
-type Outputs = Mutex<HashMap<RunUid, watch::Sender<Output>>>;
 
 async fn poll(
     mut rpc: RuntimeRpc<Channel>,
@@ -172,6 +177,7 @@ impl RuntimeClient for Baseline {
                     && matches!(error.code, tonic::Code::NotFound | tonic::Code::Unimplemented) => {}
             other => drop(other?),
         }
+        self.polls.lock().unwrap_or_else(PoisonError::into_inner).remove(&fence.run);
         self.outputs.lock().unwrap_or_else(PoisonError::into_inner).remove(&fence.run);
         Ok(())
     }

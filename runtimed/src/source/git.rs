@@ -14,6 +14,7 @@ use super::url::{UrlError, check_revision, check_url};
 
 /// Largest single file that a fetch may write (a pack), in multiples of the tree's bound.
 const PACK_FACTOR: u64 = 10;
+const FETCH: &str = "fetch";
 const CHECKOUT_LIMIT: Duration = Duration::from_secs(15);
 const QUICK_LIMIT: Duration = Duration::from_secs(15);
 
@@ -147,7 +148,8 @@ impl Git {
         fetch.env("GIT_ALLOW_PROTOCOL", url.split_once("://").map_or("ssh", |(protocol, _)| protocol));
         fetch.args(["fetch", "--quiet", "--no-tags", "--no-recurse-submodules", "--no-auto-maintenance"]);
         fetch.args(options).arg("--").arg(url).args(refs);
-        self.step("fetch", fetch, until.saturating_duration_since(Instant::now())).await.map(drop)
+        let left = until.saturating_duration_since(Instant::now());
+        self.step(FETCH, fetch, left).await.map(drop)
     }
 
     async fn resolve(&self, name: &str, folder: &Path) -> Result<String, GitError> {
@@ -184,7 +186,13 @@ impl Git {
     ) -> Result<Finished, GitError> {
         let file_limit = self.settings.max_tree.saturating_mul(PACK_FACTOR);
         let run = process::run(command, file_limit, limit, |_| true).await;
-        let finished = run.map_err(|error| failed(step, &error))?;
+        let finished = run.map_err(|error| match error {
+            // The whole budget is what a person knows, not what was left of it for this step.
+            ProcessError::TimedOut(_) if step == FETCH => {
+                failed(step, &ProcessError::TimedOut(self.settings.clone_timeout))
+            }
+            other => failed(step, &other),
+        })?;
         if finished.success { Ok(finished) } else { Err(last_words(step, &finished)) }
     }
 

@@ -130,6 +130,9 @@ impl FakeServer {
     }
 
     fn check<T>(&self, request: &Request<T>) -> Result<(), Status> {
+        if self.stop.is_cancelled() {
+            return Err(Status::unavailable("stopped"));
+        }
         let state = self.state.lock().unwrap();
         if state.health_only {
             return Err(Status::unimplemented("only Health"));
@@ -307,14 +310,14 @@ impl runtime_events_server::RuntimeEvents for FakeServer {
             sequence += 1 + u64::from(std::mem::take(&mut server.state.lock().unwrap().gap));
             Ok(v1::WatchEvent { sequence, instance_id: server.instance.clone(), event: Some(event) })
         });
-        Ok(Response::new(Box::pin(events)))
+        Ok(Response::new(Box::pin(events.take_until(self.stop.clone().cancelled_owned()))))
     }
 
     async fn logs(&self, request: Request<v1::LogsRequest>) -> Result<Response<Self::LogsStream>, Status> {
         self.check(&request)?;
         let request = request.into_inner();
         let server = self.clone();
-        let chunks = async_chunks(server, request);
+        let chunks = async_chunks(server, request).take_until(self.stop.clone().cancelled_owned());
         Ok(Response::new(Box::pin(chunks)))
     }
 }
