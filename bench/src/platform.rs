@@ -64,11 +64,12 @@ impl Platform {
 
     fn krt(&self, arguments: &[&str]) -> Result<()> {
         let mut krt = Command::new(self.programs.join("krt"));
-        krt.args(arguments).stdin(Stdio::null()).stdout(Stdio::null());
+        krt.args(arguments).stdin(Stdio::null());
         krt.env("KRT_DATA_DIR", self.data_dir()).env("KUBECONFIG", self.data_dir().join("kubeconfig"));
-        let status = krt.status().context("cannot run krt")?;
-        if !status.success() {
-            bail!("`krt {}` ended with {status}", arguments.join(" "));
+        let output = krt.output().context("cannot run krt")?;
+        if !output.status.success() {
+            let said = String::from_utf8_lossy(&output.stderr);
+            bail!("`krt {}` ended with {}: {}", arguments.join(" "), output.status, said.trim());
         }
         Ok(())
     }

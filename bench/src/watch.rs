@@ -1,7 +1,7 @@
 //! Sees every change of every Run as it comes, over one watch.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use anyhow::{Context as _, Result};
@@ -11,6 +11,7 @@ use kruntimes_api::Run;
 use kube::api::{ListParams, WatchEvent, WatchParams};
 use kube::{Api, ResourceExt as _};
 use tokio::sync::oneshot;
+use tokio::task::AbortHandle;
 
 /// What was seen of a Run until it ended.
 #[derive(Debug)]
@@ -30,10 +31,18 @@ struct Expected {
     waiter: Option<oneshot::Sender<End>>,
 }
 
-/// One watch, many who wait.
-#[derive(Clone, Default)]
+type All = Arc<Mutex<HashMap<String, Expected>>>;
+
+/// One watch, many who wait. Dropped, it ends.
 pub struct Watch {
-    expected: Arc<Mutex<HashMap<String, Expected>>>,
+    expected: All,
+    task: AbortHandle,
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
 }
 
 impl Watch {
@@ -42,45 +51,41 @@ impl Watch {
         let version = api.list_metadata(&ListParams::default().limit(1)).await?.metadata.resource_version;
         let version = version.context("the list of Runs has no resource version")?;
         let mut events = api.watch(&WatchParams::default().timeout(290), &version).await?.boxed();
-        let watch = Self::default();
-        let seen = watch.clone();
-        tokio::spawn(async move {
+        let expected = All::default();
+        let seen = Arc::clone(&expected);
+        let task = tokio::spawn(async move {
             while let Ok(Some(event)) = events.try_next().await {
                 if let WatchEvent::Added(run) | WatchEvent::Modified(run) = event {
-                    seen.see(run);
+                    see(&seen, run);
                 }
             }
-            eprintln!("the watch on Runs ended");
-            seen.lock().clear();
+            lock(&seen).clear();
         });
-        Ok(watch)
+        Ok(Self { expected, task: task.abort_handle() })
     }
 
     /// Called before the Run is created, so that nothing is missed.
     pub fn expect(&self, name: &str) -> oneshot::Receiver<End> {
         let (waiter, end) = oneshot::channel();
-        self.lock().insert(name.to_owned(), Expected { writes: 0, waiter: Some(waiter) });
+        lock(&self.expected).insert(name.to_owned(), Expected { writes: 0, waiter: Some(waiter) });
         end
     }
+}
 
-    fn see(&self, run: Run) {
-        let at = Instant::now();
-        let mut all = self.lock();
-        let Some(expected) = all.get_mut(&run.name_any()) else { return };
-        expected.writes += 1;
-        let Some(status) =
-            run.status.as_ref().filter(|status| status.phase.is_some_and(|phase| phase.is_terminal()))
-        else {
-            return;
-        };
-        let started = status.start_time.as_ref().map(|time| time.0);
-        if let Some(waiter) = expected.waiter.take() {
-            // Nobody waits any more: then nobody needs it.
-            let _ = waiter.send(End { writes: expected.writes, started, at, run });
-        }
+fn see(all: &All, run: Run) {
+    let at = Instant::now();
+    let mut all = lock(all);
+    let Some(expected) = all.get_mut(&run.name_any()) else { return };
+    expected.writes += 1;
+    let status = run.status.as_ref().filter(|status| status.phase.is_some_and(|phase| phase.is_terminal()));
+    let Some(status) = status else { return };
+    let started = status.start_time.as_ref().map(|time| time.0);
+    if let Some(waiter) = expected.waiter.take() {
+        // Nobody waits any more: then nobody needs it.
+        let _ = waiter.send(End { writes: expected.writes, started, at, run });
     }
+}
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<String, Expected>> {
-        self.expected.lock().unwrap_or_else(PoisonError::into_inner)
-    }
+fn lock(all: &All) -> MutexGuard<'_, HashMap<String, Expected>> {
+    all.lock().unwrap_or_else(PoisonError::into_inner)
 }
