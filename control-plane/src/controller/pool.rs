@@ -307,7 +307,8 @@ impl Pool {
 
     /// The status write that is due, if one is: uid and the whole status.
     pub(super) fn status(&mut self, now: Duration, wall: Timestamp) -> Option<(String, RuntimeStatus)> {
-        if self.writing || self.status_at.is_none_or(|at| at > now) {
+        // A pass ends with one status write; before, there is nothing final to say.
+        if self.passing || self.writing || self.status_at.is_none_or(|at| at > now) {
             return None;
         }
         let runtime = self.runtime.as_deref()?;
@@ -364,7 +365,7 @@ impl Pool {
     /// When to look again.
     pub(super) fn due(&self) -> Option<Duration> {
         let pass = self.pass_at.filter(|_| !self.passing && self.runtime.is_some());
-        let status = self.status_at.filter(|_| !self.writing && self.runtime.is_some());
+        let status = self.status_at.filter(|_| !self.writing && !self.passing && self.runtime.is_some());
         [pass, status].into_iter().flatten().min()
     }
 

@@ -149,7 +149,10 @@ pub struct Liveness {
     healthy: Option<Duration>,
     probed: Option<Duration>,
     probing: bool,
-    expected: Option<Duration>,
+    /// Something happened that only a look at every bound Run can judge.
+    dirty: bool,
+    /// When every bound Run must be looked at again, if nothing happens before.
+    due: Option<Duration>,
 }
 
 impl Liveness {
@@ -163,7 +166,8 @@ impl Liveness {
             healthy: None,
             probed: None,
             probing: false,
-            expected: None,
+            dirty: true,
+            due: None,
         }
     }
 
@@ -175,9 +179,12 @@ impl Liveness {
                     known.heard = now;
                     known.deleted = None;
                 }
+                // Heartbeats are most of the traffic: they only put off what is due.
+                self.dirty |= known.facts.deleting != facts.deleting || known.facts.ended != facts.ended;
                 known.facts = facts;
             }
             None => {
+                self.dirty = true;
                 self.graves.remove(&facts.uid);
                 self.pods.insert(facts.uid.clone(), Watched { facts, heard: now, deleted: None });
             }
@@ -187,6 +194,7 @@ impl Liveness {
     /// A Pod is gone.
     pub fn pod_gone(&mut self, uid: &PodUid) {
         let Some(pod) = self.pods.remove(uid) else { return };
+        self.dirty = true;
         if self.bound.values().any(|bound| bound.pod == *uid) {
             let lost = match (pod.deleted, pod.facts.deleting) {
                 (Some(_), _) => Lost::Unhealthy,
@@ -213,6 +221,13 @@ impl Liveness {
         let old = self.bound.remove(&uid);
         let since = old.as_ref().filter(|old| old.pod == pod.uid).map_or(now, |old| old.since);
         let answered = old.and_then(|old| old.answered);
+        match self.pods.get(&pod.uid) {
+            Some(known) if known.facts.ended.is_none() => {
+                let suspect_at = known.heard + self.suspicion();
+                self.due = Some(self.due.map_or(suspect_at, |due| due.min(suspect_at)));
+            }
+            Some(_) | None => self.dirty = true,
+        }
         let bound = Bound {
             run: Box::new(run.clone()),
             pod: pod.uid.clone(),
@@ -243,11 +258,13 @@ impl Liveness {
     pub fn unanswered(&mut self, uid: &RunUid) {
         if let Some(bound) = self.bound.get_mut(uid) {
             bound.answered = None;
+            self.dirty = true;
         }
     }
 
     /// Something went wrong between us and the API: what we did not hear proves nothing.
     pub fn trouble(&mut self, now: Duration) {
+        self.dirty = true;
         self.healthy = None;
         for pod in self.pods.values_mut() {
             pod.heard = now;
@@ -256,6 +273,7 @@ impl Liveness {
 
     /// The answer to [`Action::Probe`].
     pub fn probed(&mut self, answered: bool, now: Duration) {
+        self.dirty = true;
         self.probing = false;
         self.probed = Some(now);
         match answered {
@@ -279,9 +297,15 @@ impl Liveness {
     /// What to do now, and after what time to ask again.
     pub fn plan(&mut self, now: Duration) -> (Vec<Action>, Option<Duration>) {
         // Stopped, swapped out or starved ourselves: then we have not listened either.
-        if self.expected.is_some_and(|due| now > due + self.suspicion()) {
+        if self.due.is_some_and(|due| now > due + self.suspicion()) {
             self.trouble(now);
         }
+        if !self.dirty
+            && let Some(due) = self.due.filter(|due| *due > now)
+        {
+            return (Vec::new(), Some(due - now));
+        }
+        self.dirty = false;
         let mut actions = Vec::new();
         let mut due: Vec<Duration> = Vec::new();
         let mut suspects = Vec::new();
@@ -305,7 +329,7 @@ impl Liveness {
         suspects.dedup();
         self.suspect(&suspects, now, &mut actions, &mut due);
         let next = due.into_iter().filter(|due| *due > now).min();
-        self.expected = next;
+        self.due = next;
         (actions, next.map(|due| due - now))
     }
 

@@ -76,6 +76,14 @@ impl Scheduler {
                 if group.waiting.is_empty() {
                     return Err(format!("group {id} of {} is empty", queue.name));
                 }
+                if let Some(runtime) = &queue.runtime
+                    && group.key.demand.0.resolve(runtime).as_ref() != Ok(&*group.resolved)
+                {
+                    return Err(format!(
+                        "group {id} of {} asks for what its demand meant before",
+                        queue.name
+                    ));
+                }
             }
             if let Some((id, order)) = queue.first() {
                 if queue.group(id).and_then(|group| group.waiting.first()) != Some(&order) {

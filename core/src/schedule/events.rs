@@ -34,7 +34,8 @@ impl Scheduler {
         if let Some(old) = self.runs.remove(&uid) {
             entry.queued_at = old.queued_at;
             entry.explained_at = old.explained_at;
-            entry.waiting_since = old.waiting_since;
+            // Time under suspension is no waiting for room.
+            entry.waiting_since = if old.suspend && !entry.suspend { now.mono } else { old.waiting_since };
             entry.sent.clone_from(&old.sent);
             entry.avoid.clone_from(&old.avoid);
             entry.refused.clone_from(&old.refused);
@@ -270,6 +271,9 @@ impl Scheduler {
                 let (id, order) = (entry.queue, entry.order.clone());
                 self.queues[id].leave(group, &order);
                 self.unreserve(id, uid);
+                // The next in its group has not been tried itself.
+                self.queues[id].list(group);
+                self.activate(id);
             }
             Place::Assumed { pod, .. } | Place::Bound { pod } => {
                 let held = entry.held.take();

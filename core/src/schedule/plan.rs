@@ -93,6 +93,7 @@ impl Scheduler {
         let queued_at = entry.queued_at;
         entry.avoid = None;
         entry.refused = None;
+        entry.explained_at = None;
         let place = Place::Assumed { pod: pod.uid.clone(), assignment, answer: Answer::Awaited };
         self.hold(uid, pod.uid.clone(), place);
         Some(self.decision(uid, Event::Bind { pod, queued_at }))

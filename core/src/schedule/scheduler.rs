@@ -190,6 +190,12 @@ impl Scheduler {
         self.queues[id].runtime = runtime;
         self.queues[id].unresolve();
         let members: Vec<RunUid> = self.queues[id].members.iter().cloned().collect();
+        // All leave before the first comes back: no group may outlive what its demand meant before.
+        for uid in &members {
+            if self.runs.get(uid).is_some_and(|entry| matches!(entry.place, Place::Waiting(_))) {
+                self.take_out(uid);
+            }
+        }
         for uid in members {
             self.replace(&uid, now);
         }
@@ -385,18 +391,24 @@ impl Scheduler {
     /// How full every queue is that has Runs.
     pub fn depths(&self) -> Vec<QueueDepth> {
         let used = self.queues.iter().filter(|queue| !queue.members.is_empty());
-        used.map(|queue| {
-            let entries = || queue.members.iter().filter_map(|uid| self.runs.get(uid));
-            let placed = entries().filter(|entry| entry.held.is_some()).count();
-            let waits = |entry: &&Entry| matches!(entry.place, Place::Waiting(_) | Place::Noting);
-            QueueDepth {
+        let depth = |queue: &Queue| {
+            let mut depth = QueueDepth {
                 namespace: Arc::clone(&queue.namespace),
                 runtime: Arc::clone(&queue.name),
-                waiting: entries().filter(waits).count(),
-                placed,
-                oldest: entries().filter(waits).map(|entry| entry.order.created).min(),
+                waiting: 0,
+                placed: 0,
+                oldest: None,
+            };
+            for entry in queue.members.iter().filter_map(|uid| self.runs.get(uid)) {
+                depth.placed += usize::from(entry.held.is_some());
+                if matches!(entry.place, Place::Waiting(_) | Place::Noting) {
+                    depth.waiting += 1;
+                    let created = entry.order.created;
+                    depth.oldest = Some(depth.oldest.map_or(created, |oldest| oldest.min(created)));
+                }
             }
-        })
-        .collect()
+            depth
+        };
+        used.map(depth).collect()
     }
 }
