@@ -115,8 +115,12 @@ impl ListArgs {
 async fn watch(args: &ListArgs, session: &Session, terminal: &Terminal) -> Result<u8, Error> {
     let mut config = watcher::Config::default();
     // A Run that leaves the selection would look deleted: phases are selected here.
-    config.field_selector = args.runtime.as_ref().map(|name| format!("spec.runtime={name}"));
-    config.label_selector.clone_from(&args.selector);
+    if let Some(name) = &args.runtime {
+        config = config.fields(&format!("spec.runtime={name}"));
+    }
+    if let Some(selector) = &args.selector {
+        config = config.labels(selector);
+    }
     let stream = watcher::watcher(session.api_in::<Run>(args.all_namespaces), config).default_backoff();
     let mut stream = std::pin::pin!(stream);
     let mut interrupts = Interrupts::listen()?;

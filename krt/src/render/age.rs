@@ -41,13 +41,14 @@ pub fn length(length: SignedDuration) -> String {
     if length.is_negative() {
         return format!("-{}", self::length(-length));
     }
-    let seconds = length.as_secs();
-    let milliseconds = length.as_secs_f64() * 1000.0;
+    let exact = length.as_secs_f64();
+    // Nothing is shown as 1000ms or 60.00s: what rounds up to the next unit is shown in it.
+    let seconds = if exact >= 59.995 { exact.round() as i64 } else { (exact + 0.0005) as i64 };
     match seconds {
-        0 if milliseconds == 0.0 => "0s".into(),
-        0 if milliseconds < 10.0 => format!("{milliseconds:.1}ms"),
-        0 => format!("{milliseconds:.0}ms"),
-        1..60 => format!("{:.2}s", length.as_secs_f64()),
+        0 if exact == 0.0 => "0s".into(),
+        0 if exact < 0.00995 => format!("{:.1}ms", exact * 1000.0),
+        0 => format!("{:.0}ms", exact * 1000.0),
+        1..60 => format!("{exact:.2}s"),
         60..3600 => format!("{}m{:02}s", seconds / 60, seconds % 60),
         _ => format!("{}h{:02}m", seconds / 3600, seconds / 60 % 60),
     }
@@ -98,7 +99,13 @@ mod tests {
             (400, "0.4ms"),
             (12_300, "12ms"),
             (1_234_000, "1.23s"),
+            (9_960, "10ms"),
+            (999_400, "999ms"),
+            (999_700, "1.00s"),
+            (59_990_000, "59.99s"),
+            (59_999_000, "1m00s"),
             (65_000_000, "1m05s"),
+            (3_599_900_000, "1h00m"),
             (7_380_000_000, "2h03m"),
             (-12_300, "-12ms"),
         ] {

@@ -1,5 +1,6 @@
 //! The program against the local platform's API; the test itself plays scheduler and runtimed.
 #![allow(dead_code, reason = "each test program uses its part")]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests fail that way")]
 
 use std::path::Path;
 use std::process::{Output, Stdio};

@@ -85,10 +85,10 @@ pub(crate) struct RunArgs {
     #[arg(long, value_name = "DURATION", value_parser = values::duration, help_heading = "Time and retries")]
     pub pending_timeout: Option<String>,
     /// Further attempts after a failed one.
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(i32).range(0..=99), help_heading = "Time and retries")]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(i32).range(0..=99), allow_negative_numbers = true, help_heading = "Time and retries")]
     pub retries: Option<i32>,
     /// Attempts in all, with the first (the older spelling of --retries).
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(i32).range(0..=100), conflicts_with = "retries", hide_short_help = true, help_heading = "Time and retries")]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(i32).range(0..=100), allow_negative_numbers = true, conflicts_with = "retries", hide_short_help = true, help_heading = "Time and retries")]
     pub retry_attempts: Option<i32>,
     /// Pause before the second attempt; doubled each time.
     #[arg(long, value_name = "DURATION", value_parser = values::duration, help_heading = "Time and retries")]

@@ -35,7 +35,7 @@ pub(crate) struct CreateArgs {
     #[arg(long, value_name = "IMAGE")]
     image: String,
     /// Pods.
-    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(i32).range(0..))]
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(i32).range(0..), allow_negative_numbers = true)]
     replicas: i32,
     /// What each Pod offers, for instance runs=4,cpu=8. May be repeated.
     #[arg(long, value_name = "NAME=AMOUNT", value_parser = Capacities)]

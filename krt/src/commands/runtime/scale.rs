@@ -20,7 +20,7 @@ pub(crate) struct ScaleArgs {
     #[arg(value_name = "RUNTIME", value_parser = values::runtime_name)]
     name: String,
     /// Pods.
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(i32).range(0..))]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(i32).range(0..), allow_negative_numbers = true)]
     replicas: i32,
     /// Wait until its Pods take Runs.
     #[arg(long)]
