@@ -21,7 +21,7 @@ pub struct Settings {
     #[arg(long, env = BIND_ADDRESS_ENV, default_value = "", value_parser = parse_bind_ip)]
     pub bind_address: IpAddr,
     /// Directory of the Runs' working directories, and of output that does not fit into memory
-    #[arg(long, default_value = "/workspace")]
+    #[arg(long, env = "KRUNTIME_WORK_DIR", default_value = "/workspace")]
     pub work_dir: PathBuf,
     /// Directory shared with runtimed: calls are taken on a unix socket there, from who proves its token
     #[arg(long, env = SOCKET_DIR_ENV)]

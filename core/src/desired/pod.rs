@@ -27,6 +27,7 @@ use super::{Defaults, TemplateError, object_name, selector};
 const GROUP_ID: i64 = 65532;
 /// Variable that tells both containers where socket and token are.
 const SOCKET_DIR_ENV: &str = "KRUNTIME_SOCKET_DIR";
+const WORK_DIR_ENV: &str = "KRUNTIME_WORK_DIR";
 /// Variable that tells the sidecar how long it has after TERM.
 const GRACE_ENV: &str = "KRUNTIME_TERMINATION_GRACE_SECONDS";
 /// Grace of a template that names none, as Kubernetes has it.
@@ -199,6 +200,7 @@ fn complete_server(server: &mut Container, port: i32) {
     ports.retain(|other| other.name.as_deref() != Some("grpc") && other.container_port != port);
     ports.push(container_port("grpc", port));
     set_env(server, SOCKET_DIR_ENV, SOCKET_PATH);
+    set_env(server, WORK_DIR_ENV, WORKSPACE_PATH);
     share_volumes(server);
     let tcp = TCPSocketAction { port: IntOrString::Int(port), host: None };
     let probe = |delay, period| Probe {

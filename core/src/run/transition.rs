@@ -151,12 +151,13 @@ fn after(now: Timestamp, delay: Duration) -> Timestamp {
 }
 
 fn end(status: &mut RunStatus, reason: Reason, message: &str, at: Timestamp) {
-    status.phase = Some(match reason {
-        Reason::Completed => Phase::Succeeded,
-        Reason::Timeout => Phase::Timeout,
-        Reason::Cancelled => Phase::Cancelled,
-        _ => Phase::Failed,
-    });
+    let special = [
+        (Reason::Completed, Phase::Succeeded),
+        (Reason::Timeout, Phase::Timeout),
+        (Reason::Cancelled, Phase::Cancelled),
+    ];
+    let found = special.iter().find(|(of, _)| *of == reason);
+    status.phase = Some(found.map_or(Phase::Failed, |(_, phase)| *phase));
     status.reason = Some(reason);
     status.message = Some(cut(message, MAX_MESSAGE));
     status.completion_time = Some(MicroTime(at));
