@@ -78,6 +78,7 @@ fn start(component: &Component, place: &Place) -> std::io::Result<Process> {
             ("KRUNTIME_BIND_ADDRESS".into(), "127.0.0.1".into()),
         ],
         dir: place.logs_dir.clone(),
+        mounts: Vec::new(),
     };
     launch.start(Output::File(file))
 }

@@ -99,6 +99,15 @@ pub struct Status {
     pub started: String,
 }
 
+/// Why a platform could not be asked to stop.
+#[derive(Debug, thiserror::Error)]
+pub enum StopError {
+    #[error("cannot signal process {pid}: {source}")]
+    Signal { pid: u32, source: io::Error },
+    #[error("the platform (process {pid}) has not stopped within {patience:?}")]
+    TooSlow { pid: u32, patience: Duration },
+}
+
 impl Status {
     /// The platform that runs in `data_dir`, if one does. What a killed one left behind does not count.
     pub fn read(data_dir: &Path) -> Option<Self> {
@@ -107,6 +116,27 @@ impl Status {
             Err(TryLockError::WouldBlock) => Self::last(data_dir),
             _ => None,
         }
+    }
+
+    /// Asks the platform in `data_dir` to stop and waits until it has. None when none runs there.
+    ///
+    /// # Errors
+    /// When the process cannot be signalled or takes longer than `patience`.
+    pub async fn stop(data_dir: &Path, patience: Duration) -> Result<Option<Self>, StopError> {
+        let Some(status) = Self::read(data_dir) else { return Ok(None) };
+        let pid = status.pid;
+        let failed = |source: io::Error| StopError::Signal { pid, source };
+        let target = rustix::process::Pid::from_raw(i32::try_from(pid).unwrap_or_default())
+            .ok_or_else(|| failed(io::ErrorKind::InvalidData.into()))?;
+        rustix::process::kill_process(target, rustix::process::Signal::TERM).map_err(|e| failed(e.into()))?;
+        let begun = tokio::time::Instant::now();
+        while Self::read(data_dir).is_some() {
+            if begun.elapsed() > patience {
+                return Err(StopError::TooSlow { pid, patience });
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        Ok(Some(status))
     }
 
     fn last(data_dir: &Path) -> Option<Self> {
@@ -137,6 +167,8 @@ impl Platform {
     pub async fn start(config: Config) -> Result<Self, PlatformError> {
         let data_dir = config.data_dir.clone();
         let lock = take_folder(&data_dir)?;
+        let last = Status::last(&data_dir);
+        forget_status(&data_dir)?;
         let credentials = Credentials::load_or_make(&data_dir.join("credentials.json"))?;
         let kinds = Arc::new(Kinds::new(&config.crds)?);
         let store = Store::open(&data_dir.join("db.redb"), Arc::clone(&kinds))?;
@@ -147,7 +179,7 @@ impl Platform {
 
         let mut wanted = config.address;
         if wanted.port() == 0
-            && let Some(last) = Status::last(&data_dir)
+            && let Some(last) = last
             && let Some(port) = last.address.rsplit(':').next().and_then(|p| p.parse().ok())
         {
             wanted.set_port(port);
@@ -272,6 +304,15 @@ fn yaml(value: &Value) -> Vec<u8> {
     serde_yaml::to_string(value).unwrap_or_else(|_| value.to_string()).into_bytes()
 }
 
+/// What a former platform said of itself must not be taken for this one's word.
+fn forget_status(data_dir: &Path) -> Result<(), PlatformError> {
+    let path = data_dir.join("platform.json");
+    match fs::remove_file(&path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(files(&path, error)),
+        _ => Ok(()),
+    }
+}
+
 /// The objects in YAML documents, as CRD files hold them.
 ///
 /// # Errors
@@ -307,7 +348,7 @@ fn take_folder(data_dir: &Path) -> Result<File, PlatformError> {
 async fn bootstrap(api: &Api, crds: &[Value]) -> Result<(), ApiError> {
     let options = WriteOptions::internal();
     for name in NAMESPACES {
-        let object = json!({"metadata": {"name": name, "labels": {"kubernetes.io/metadata.name": name}}});
+        let object = json!({"metadata": {"name": name}});
         match api.create(api.kinds.core("namespaces"), "", object, &options).await {
             Ok(_) | Err(ApiError::AlreadyExists { .. }) => {}
             Err(error) => return Err(error),

@@ -114,7 +114,7 @@ impl Schema {
             .filter(|(_, value, old)| Some(*value) != *old)
             .collect();
         for (part, value, _) in &changed {
-            causes.extend(part.keywords.iter_errors(value).flat_map(|e| keywords::cause(&part.name, &e)));
+            causes.extend(keywords::causes(&part.name, part.keywords.iter_errors(value)));
             list_map_causes(&part.schema, value, &part.name, &mut causes);
         }
         if !causes.is_empty() {

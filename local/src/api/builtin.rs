@@ -20,6 +20,9 @@ pub fn default(kind: &Kind, object: &mut Value) {
             status.entry("phase").or_insert(json!("Pending"));
         }
         ("", "Namespace") => {
+            let name = json!(crate::object::name(object));
+            map_at(crate::object::map_of(object).entry("metadata").or_insert(json!({})), "labels")
+                .insert("kubernetes.io/metadata.name".into(), name);
             map_at(object, "status").entry("phase").or_insert(json!("Active"));
         }
         ("", "Secret") => {

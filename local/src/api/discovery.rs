@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use crate::kinds::{Kind, Kinds};
 
 /// The Kubernetes version whose behaviour this API follows.
-pub const KUBERNETES: (&str, &str) = ("1", "33");
+pub const KUBERNETES: (&str, &str) = ("1", "35");
 
 pub fn version() -> Value {
     let (major, minor) = KUBERNETES;

@@ -1,6 +1,7 @@
 //! The API over HTTP: who asks (a bearer token), for what (the path), and how (the verb).
 
 pub mod form;
+mod protobuf;
 mod query;
 mod read;
 mod reviews;
@@ -108,6 +109,7 @@ impl Call<'_> {
         match kind.split(';').next().unwrap_or_default().trim() {
             "" | "application/json" => serde_json::from_slice(&self.body).map_err(|e| bad(&e)),
             "application/yaml" => serde_yaml::from_slice(&self.body).map_err(|e| bad(&e)),
+            protobuf::MEDIA_TYPE => protobuf::decode(&self.body),
             _ => Err(ApiError::UnsupportedMediaType("application/json, application/yaml")),
         }
     }

@@ -93,7 +93,7 @@ fn take<'a>(value: &'a Value, step: &Step) -> Vec<&'a Value> {
             .flatten()
             .filter(|item| match find(item, path) {
                 Some(Value::String(text)) => text == wanted,
-                Some(other) => other.to_string() == *wanted,
+                Some(other) => serde_json::from_str::<Value>(wanted).is_ok_and(|wanted| wanted == *other),
                 None => false,
             })
             .collect(),

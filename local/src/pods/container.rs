@@ -14,6 +14,7 @@ use tokio::task::JoinHandle;
 
 use super::init::INIT_NAME;
 use super::logs::{LineCutter, LogWriter};
+use super::volumes::Mount;
 
 /// How long output is still read after the container has ended. Only a process that left its group,
 /// where there is no namespace, can hold the pipes that long.
@@ -33,6 +34,8 @@ pub struct Launch {
     pub args: Vec<String>,
     pub env: Vec<(String, String)>,
     pub dir: PathBuf,
+    /// Where the volumes are that the container sees; its probes see them too.
+    pub mounts: Vec<Mount>,
 }
 
 /// Where the output goes.

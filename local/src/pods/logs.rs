@@ -258,6 +258,8 @@ struct Reader {
     query: LogQuery,
     /// A line that is not yet complete in the file.
     rest: Vec<u8>,
+    /// Whether the last line shown was a piece, whose rest then gets no time of its own.
+    piece: bool,
     /// Bytes that may still be sent.
     left: usize,
     first: Option<Bytes>,
@@ -274,7 +276,8 @@ impl Reader {
         file.read_to_end(&mut raw)?;
         let turned = state.unwrap_or_default().turned;
         let left = query.limit_bytes.unwrap_or(usize::MAX);
-        let mut reader = Self { path, file, turned, query, rest: Vec::new(), left, first: None };
+        let mut reader =
+            Self { path, file, turned, query, rest: Vec::new(), piece: false, left, first: None };
         let mut lines: VecDeque<Vec<u8>> = reader.lines(&raw).into();
         if let Some(tail) = reader.query.tail {
             let ends = |l: &Vec<u8>| l.ends_with(b"\n");
@@ -308,7 +311,7 @@ impl Reader {
     }
 
     /// `TIME STREAM TAG TEXT` as the client asked for it.
-    fn shown(&self, line: &[u8]) -> Option<Vec<u8>> {
+    fn shown(&mut self, line: &[u8]) -> Option<Vec<u8>> {
         let mut parts = line.splitn(4, |b| *b == b' ');
         let (time, _, tag, text) = (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
         if let Some(since) = self.query.since {
@@ -317,8 +320,9 @@ impl Reader {
                 return None;
             }
         }
-        let text = if tag == b"P" { text.strip_suffix(b"\n").unwrap_or(text) } else { text };
-        if self.query.timestamps {
+        let continued = std::mem::replace(&mut self.piece, tag == b"P");
+        let text = if self.piece { text.strip_suffix(b"\n").unwrap_or(text) } else { text };
+        if self.query.timestamps && !continued {
             return Some([time, b" ", text].concat());
         }
         Some(text.to_vec())

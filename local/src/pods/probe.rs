@@ -10,6 +10,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::container::{Launch, Output};
+use super::volumes::real_path;
 use super::worker::{Event, Start};
 use crate::object::{list, text};
 
@@ -83,7 +84,7 @@ impl Probe {
             let mut launch = launch.clone();
             launch.lock = launch.lock.with_extension(format!("{}.lock", purpose.member()));
             launch.program = words.next().unwrap_or_default().into();
-            launch.args = words.map(str::to_owned).collect();
+            launch.args = words.map(|word| real_path(word, &launch.mounts)).collect();
             Check::Exec(Box::new(launch))
         } else {
             Check::Unknown("the local platform has probes by tcpSocket, httpGet and exec only")

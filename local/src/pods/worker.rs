@@ -374,6 +374,7 @@ impl Worker {
             args,
             env,
             dir,
+            mounts,
         })
     }
 

@@ -54,13 +54,27 @@ pub fn json_schema(schema: &Value) -> Value {
     Value::Object(out)
 }
 
-/// The refusal for one keyword error below the property `root`.
-pub fn cause(root: &str, error: &jsonschema::ValidationError<'_>) -> Vec<Cause> {
+/// The refusals for keyword errors below the property `root`. Of one string only the first is told, its
+/// length before its pattern, as the API server does.
+pub fn causes<'a>(root: &str, errors: impl Iterator<Item = jsonschema::ValidationError<'a>>) -> Vec<Cause> {
+    let errors: Vec<_> = errors.collect();
+    let length = |e: &jsonschema::ValidationError<'_>| {
+        matches!(e.kind(), ValidationErrorKind::MinLength { .. } | ValidationErrorKind::MaxLength { .. })
+    };
+    let told = |error: &&jsonschema::ValidationError<'_>| {
+        !matches!(error.kind(), ValidationErrorKind::Pattern { .. })
+            || !errors.iter().any(|e| length(e) && e.instance_path() == error.instance_path())
+    };
+    errors.iter().filter(told).map(|error| cause(root, error)).collect()
+}
+
+/// The refusal for one keyword error.
+fn cause(root: &str, error: &jsonschema::ValidationError<'_>) -> Cause {
     let field = field_path(root, error.instance_path().as_str());
     let value = error.instance();
     let body = |why: String| Cause::invalid(&field, value, format!("{field} in body {why}"));
     let sized = |message: String, reason| Cause { field: field.clone(), reason, message };
-    let one = match error.kind() {
+    match error.kind() {
         ValidationErrorKind::Required { property } => {
             Cause::required(&format!("{field}.{}", property.as_str().unwrap_or_default()), "")
         }
@@ -115,8 +129,7 @@ pub fn cause(root: &str, error: &jsonschema::ValidationError<'_>) -> Vec<Cause> 
         }
         ValidationErrorKind::Not { .. } => body("must not validate the schema (not)".into()),
         _ => Cause::invalid(&field, value, error),
-    };
-    vec![one]
+    }
 }
 
 fn type_name(value: &Value) -> &'static str {

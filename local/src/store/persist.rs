@@ -23,6 +23,9 @@ use crate::kinds::{Kind, KindId, Kinds};
 /// How long written data may stay in the page cache only.
 pub const SYNC_EVERY: Duration = Duration::from_secs(1);
 
+/// Pages kept in memory, in bytes; readers never come here, so little is enough.
+const CACHE: usize = 16 * 1024 * 1024;
+
 /// Writes committed together at most.
 const BATCH: usize = 512;
 
@@ -132,7 +135,8 @@ impl Writer {
             .map_err(open)?;
         let disk = file.try_clone().map_err(open)?;
         let backend = PageCache { file: FileBackend::new(file).map_err(database)? };
-        let base = Database::builder().create_with_backend(backend).map_err(database)?;
+        let base =
+            Database::builder().set_cache_size(CACHE).create_with_backend(backend).map_err(database)?;
         let loaded = load(&base)?;
         let (closing, receiver) = mpsc::channel();
         let sender = JobSender(closing.clone());
