@@ -65,8 +65,8 @@ fn list(engine: &mut Engine, slots: &str, names: &[&str]) {
     engine.handle(Event::Instance(Watched::ListEnds), now);
 }
 
-fn writes(engine: &mut Engine, now: Now) -> Vec<Box<Write>> {
-    engine.plan(now).0.into_iter().map(|Action::Write(write)| write).collect()
+fn writes(engine: &mut Engine, now: Now) -> Vec<Write> {
+    engine.plan(now).0.into_iter().map(|Action::Write(write)| *write).collect()
 }
 
 #[test]
@@ -94,7 +94,7 @@ fn writes_in_flight_are_bounded() {
     let first = writes(&mut engine, at(0));
     assert_eq!(first.len(), 2);
     assert!(writes(&mut engine, at(0)).is_empty());
-    engine.handle(Event::Settled(first[0].clone(), Outcome::Written), at(0));
+    engine.handle(Event::Settled(Box::new(first[0].clone()), Outcome::Written), at(0));
     assert_eq!(writes(&mut engine, at(0)).len(), 1);
     assert_eq!(engine.in_flight(), 2);
 }
@@ -104,7 +104,7 @@ fn a_conflict_is_counted_and_decided_again_on_the_newer_version() {
     let (mut engine, metrics) = engine(64);
     list(&mut engine, "1", &["a"]);
     let first = writes(&mut engine, at(0));
-    engine.handle(Event::Settled(first[0].clone(), Outcome::Conflict), at(0));
+    engine.handle(Event::Settled(Box::new(first[0].clone()), Outcome::Conflict), at(0));
     assert!(writes(&mut engine, at(0)).is_empty());
     let mut newer = run("a");
     newer["metadata"]["resourceVersion"] = json!("8");

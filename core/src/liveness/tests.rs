@@ -99,7 +99,7 @@ impl World {
     fn pass(&mut self, seconds: u64, alive: &[&str]) {
         for _ in 0..seconds {
             self.now += SECOND;
-            if self.now.as_secs() % 10 == 0 {
+            if self.now.as_secs().is_multiple_of(10) {
                 for name in alive {
                     self.beat(name);
                 }

@@ -155,7 +155,8 @@ impl Scheduler {
             demand,
             submitter: run.spec.submitter.as_deref().map(|submitter| self.names.share(submitter)),
             labels: meta.labels.clone().filter(|labels| !labels.is_empty()).map(Arc::new),
-            suspend: run.spec.suspend == Some(true),
+            // One that is being deleted starts nothing any more.
+            suspend: run.spec.suspend == Some(true) || meta.deletion_timestamp.is_some(),
             cancel: run.spec.cancel_requested == Some(true),
             not_before,
             deadline,

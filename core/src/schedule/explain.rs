@@ -68,7 +68,8 @@ impl Scheduler {
     pub(super) fn note(&mut self, uid: &RunUid, now: Now) -> Option<Decision> {
         let entry = self.runs.get(uid)?;
         let missing = self.queues[entry.queue].runtime.is_none();
-        if !matches!(entry.place, Place::Waiting(_)) && !(entry.place == Place::Parked && missing) {
+        let open = matches!(entry.place, Place::Waiting(_)) || (entry.place == Place::Parked && missing);
+        if !open {
             return None;
         }
         let (_, message) = self.explanation(uid, now);

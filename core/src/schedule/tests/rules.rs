@@ -433,3 +433,37 @@ fn a_bind_whose_answer_was_lost_keeps_its_room() {
     world.finish(&one);
     assert_eq!(world.settle(), ["two>a"]);
 }
+
+#[test]
+fn a_run_that_is_being_deleted_is_not_bound() {
+    let mut world = World::new();
+    world.pod("a", &[("runs", 1)]);
+    let deleted = Time(world.now().wall);
+    world.submit("one", |run| run.metadata.deletion_timestamp = Some(deleted));
+    world.pass(SECOND * 30);
+    assert_eq!(world.settle(), [""; 0]);
+}
+
+#[test]
+fn the_next_of_a_kind_gets_the_room_of_one_that_gave_up() {
+    let mut world = World::new();
+    world.pod("a", &[("runs", 3)]);
+    for name in ["s1", "s2"] {
+        world.submit(name, |_| ());
+    }
+    world.settle();
+    for name in ["big1", "big2"] {
+        world.submit(name, |run| request(run, &[("runs", "3")]));
+    }
+    world.submit("pair", |run| request(run, &[("runs", "2")]));
+    world.pass(SECOND * 31);
+    world.settle();
+    world.change("big1-uid", |run| run.spec.cancel_requested = Some(true));
+    assert_eq!(world.settle(), ["big1 CancelUnassigned"]);
+    world.submit("s3", |_| ());
+    assert_eq!(world.settle(), [""; 0], "the free slot is kept for the second big one");
+    world.finish("s1-uid");
+    assert_eq!(world.settle(), [""; 0]);
+    world.finish("s2-uid");
+    assert_eq!(world.settle(), ["big2>a"]);
+}
