@@ -75,28 +75,33 @@ impl Scheduler {
     /// An event from before our own write, which the write's answer overtook.
     fn is_echo(&self, uid: &RunUid, run: &Run, state: &State) -> bool {
         let Some(entry) = self.runs.get(uid) else { return false };
-        match (&entry.place, state) {
-            (Place::Assumed { assignment, answer: Answer::Written, .. }, State::Pending { .. }) => {
-                run.status.as_ref().and_then(|status| status.assignment).unwrap_or(0) < *assignment
-            }
-            (Place::Ending { written: true }, State::Pending { .. }) => true,
-            _ => false,
+        let State::Pending { .. } = state else { return false };
+        if let Place::Assumed { assignment, answer: Answer::Written, .. } = &entry.place {
+            return run.status.as_ref().and_then(|status| status.assignment).unwrap_or(0) < *assignment;
         }
+        entry.place == Place::Ending { written: true }
     }
 
     /// Whether the change from `old` to `new` leaves the Run where it is.
     fn keeps_place(&self, old: &Entry, new: &Entry, bound: Option<&PodUid>) -> bool {
         let same =
             old.queue == new.queue && Arc::ptr_eq(&old.demand, &new.demand) && old.labels == new.labels;
+        if !same {
+            return false;
+        }
         match (&old.place, bound) {
-            (Place::Assumed { pod, .. } | Place::Bound { pod }, Some(bound)) => same && pod == bound,
-            // The write in flight will be answered.
-            (Place::Assumed { answer: Answer::Awaited, .. } | Place::Noting | Place::Ending { .. }, None) => {
-                same
-            }
-            // Still the version that the doubtful write was decided on: nothing new is known.
-            (Place::Assumed { answer: Answer::Doubtful { .. }, .. }, None) => same && new.version == old.sent,
-            _ => false,
+            (Place::Assumed { pod, .. } | Place::Bound { pod }, Some(bound)) => pod == bound,
+            (Place::Assumed { answer, .. }, None) => match answer {
+                // The write in flight will be answered.
+                Answer::Awaited => true,
+                // Still the version that the doubtful write was decided on: nothing new is known.
+                Answer::Doubtful { .. } => new.version == old.sent,
+                Answer::Written => false,
+            },
+            (Place::Noting | Place::Ending { .. }, None) => true,
+            (Place::Noting | Place::Ending { .. }, Some(_)) => false,
+            (Place::Bound { .. }, None) => false,
+            (Place::Parked | Place::Urgent(_) | Place::Waiting(_) | Place::Held { .. }, _) => false,
         }
     }
 
@@ -333,6 +338,12 @@ impl Scheduler {
         let moved_on = entry.version != entry.sent;
         match (&mut entry.place, outcome) {
             (Place::Assumed { answer, .. }, Outcome::Written) => *answer = Answer::Written,
+            (Place::Ending { written }, Outcome::Written) => *written = true,
+            (Place::Noting, Outcome::Written) => {
+                entry.explained_at = Some(now.mono);
+                // The watch brings the version that the next write needs, if it has not yet.
+                self.try_later(uid, moved_on, now);
+            }
             (Place::Assumed { answer, .. }, Outcome::Conflict) if !moved_on => {
                 *answer = Answer::Doubtful { until: None };
             }
@@ -341,37 +352,29 @@ impl Scheduler {
                 *answer = Answer::Doubtful { until: Some(until) };
                 self.timers.after(until, Timer::Run(uid.clone()));
             }
-            (Place::Ending { written }, Outcome::Written) => *written = true,
-            (Place::Noting, Outcome::Written) => {
-                entry.explained_at = Some(now.mono);
-                if moved_on {
-                    self.take_out(uid);
-                    self.enqueue(uid, now);
-                } else {
-                    // The watch brings the version that the next write needs.
-                    self.keep_back(uid, now);
-                }
-            }
             (
-                Place::Assumed { answer: Answer::Awaited, .. }
-                | Place::Ending { written: false }
-                | Place::Noting,
+                Place::Assumed { .. } | Place::Ending { .. } | Place::Noting,
                 Outcome::Conflict | Outcome::Gone | Outcome::Failed,
-            ) => {
-                self.take_out(uid);
-                if moved_on && outcome == Outcome::Conflict {
-                    self.enqueue(uid, now);
-                } else {
-                    self.keep_back(uid, now);
-                }
-            }
+            ) => self.try_later(uid, moved_on && outcome == Outcome::Conflict, now),
             // The watch was faster, or the Run has moved on.
-            _ => {}
+            (
+                Place::Parked
+                | Place::Urgent(_)
+                | Place::Waiting(_)
+                | Place::Bound { .. }
+                | Place::Held { .. },
+                Outcome::Written | Outcome::Conflict | Outcome::Gone | Outcome::Failed,
+            ) => {}
         }
     }
 
-    /// Parks a Run until it is seen again, or for [`Settings::settle`](super::Settings).
-    fn keep_back(&mut self, uid: &RunUid, now: Now) {
+    /// Gives up what a Run has and queues it: at once if its newer version is known, else when that
+    /// is seen or after [`Settings::settle`](super::Settings).
+    fn try_later(&mut self, uid: &RunUid, at_once: bool, now: Now) {
+        self.take_out(uid);
+        if at_once {
+            return self.enqueue(uid, now);
+        }
         let until = now.mono + self.settings.settle;
         if let Some(entry) = self.runs.get_mut(uid) {
             entry.place = Place::Held { until };
@@ -399,7 +402,13 @@ impl Scheduler {
                 self.enqueue(uid, now);
             }
             Place::Waiting(_) if expired || overdue => self.replace(uid, now),
-            _ => {}
+            Place::Urgent(_)
+            | Place::Waiting(_)
+            | Place::Assumed { .. }
+            | Place::Bound { .. }
+            | Place::Noting
+            | Place::Ending { .. }
+            | Place::Held { .. } => {}
         }
     }
 

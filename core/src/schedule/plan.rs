@@ -61,11 +61,11 @@ impl Scheduler {
     /// The write that ends an unbound Run.
     fn end(&mut self, uid: &RunUid) -> Option<Decision> {
         let entry = self.runs.get_mut(uid)?;
-        let event = match &entry.place {
-            Place::Urgent(Urgent::Cancel) => Event::CancelUnassigned,
-            Place::Urgent(Urgent::PendingTimeout) => Event::PendingTimeout,
-            Place::Urgent(Urgent::Invalid(message)) => Event::Invalid { message: message.to_string() },
-            _ => return None,
+        let Place::Urgent(urgent) = &entry.place else { return None };
+        let event = match urgent {
+            Urgent::Cancel => Event::CancelUnassigned,
+            Urgent::PendingTimeout => Event::PendingTimeout,
+            Urgent::Invalid(message) => Event::Invalid { message: message.to_string() },
         };
         entry.place = Place::Ending { written: false };
         Some(self.decision(uid, event))
@@ -189,11 +189,7 @@ impl Scheduler {
 
     /// A waiting Run's amounts, for tests and explanations.
     pub(super) fn wanted(&self, entry: &Entry) -> Option<Arc<Resolved>> {
-        match entry.place {
-            Place::Waiting(group) => {
-                self.queues[entry.queue].group(group).map(|group| Arc::clone(&group.resolved))
-            }
-            _ => None,
-        }
+        let Place::Waiting(group) = entry.place else { return None };
+        self.queues[entry.queue].group(group).map(|group| Arc::clone(&group.resolved))
     }
 }
