@@ -171,8 +171,12 @@ impl Shown {
         }
         self.any = true;
         let Some(last) = self.last else { return sink.line(&line) };
-        if self.kept.len() == last {
-            self.kept.pop_front();
+        // The bound is per stream, as in the original.
+        let same = |kept: &Line| kept.stream == line.stream;
+        if self.kept.iter().filter(|kept| same(kept)).count() == last
+            && let Some(oldest) = self.kept.iter().position(same)
+        {
+            self.kept.remove(oldest);
         }
         self.kept.push_back(line);
         Ok(())
