@@ -58,8 +58,8 @@ impl Faults {
         self.watches.subscribe()
     }
 
-    pub(crate) fn latency(&self) -> Duration {
-        Duration::from_millis(self.lock().latency_milliseconds)
+    pub(crate) fn latency(&self) -> Option<Duration> {
+        Some(self.lock().latency_milliseconds).filter(|ms| *ms > 0).map(Duration::from_millis)
     }
 
     pub(crate) fn take_conflict(&self, resource: &str) -> bool {

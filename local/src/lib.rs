@@ -57,6 +57,6 @@ pub mod store;
 
 pub use components::Component;
 pub use faults::{FaultPlan, Faults};
-pub use platform::{Config, Platform, PlatformError, Status, StopError, read_documents};
+pub use platform::{Config, Platform, PlatformError, Status, read_documents};
 pub use pods::init::maybe_container_init;
 pub use pods::isolation::Isolation;

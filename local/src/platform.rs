@@ -99,15 +99,6 @@ pub struct Status {
     pub started: String,
 }
 
-/// Why a platform could not be asked to stop.
-#[derive(Debug, thiserror::Error)]
-pub enum StopError {
-    #[error("cannot signal process {pid}: {source}")]
-    Signal { pid: u32, source: io::Error },
-    #[error("the platform (process {pid}) has not stopped within {patience:?}")]
-    TooSlow { pid: u32, patience: Duration },
-}
-
 impl Status {
     /// The platform that runs in `data_dir`, if one does. What a killed one left behind does not count.
     pub fn read(data_dir: &Path) -> Option<Self> {
@@ -116,27 +107,6 @@ impl Status {
             Err(TryLockError::WouldBlock) => Self::last(data_dir),
             _ => None,
         }
-    }
-
-    /// Asks the platform in `data_dir` to stop and waits until it has. None when none runs there.
-    ///
-    /// # Errors
-    /// When the process cannot be signalled or takes longer than `patience`.
-    pub async fn stop(data_dir: &Path, patience: Duration) -> Result<Option<Self>, StopError> {
-        let Some(status) = Self::read(data_dir) else { return Ok(None) };
-        let pid = status.pid;
-        let failed = |source: io::Error| StopError::Signal { pid, source };
-        let target = rustix::process::Pid::from_raw(i32::try_from(pid).unwrap_or_default())
-            .ok_or_else(|| failed(io::ErrorKind::InvalidData.into()))?;
-        rustix::process::kill_process(target, rustix::process::Signal::TERM).map_err(|e| failed(e.into()))?;
-        let begun = tokio::time::Instant::now();
-        while Self::read(data_dir).is_some() {
-            if begun.elapsed() > patience {
-                return Err(StopError::TooSlow { pid, patience });
-            }
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-        Ok(Some(status))
     }
 
     fn last(data_dir: &Path) -> Option<Self> {

@@ -10,7 +10,7 @@ mod structure;
 mod tests;
 
 use jsonschema::PatternOptions;
-use kube_cel::{CompiledSchema, ErrorKind, compile_schema, validate_compiled};
+use kube_cel::{CompiledSchema, ErrorKind, SchemaFormat, compile_schema, validate_compiled};
 use serde_json::{Map, Value, json};
 
 use crate::api::errors::Cause;
@@ -62,8 +62,9 @@ impl Schema {
                 .should_validate_formats(false)
                 .build(&keywords::json_schema(schema))
                 .map_err(|e| SchemaError::Keywords(e.to_string()))?;
-            let rules = compile_schema(schema);
+            let mut rules = compile_schema(schema);
             check_rules(name, &rules)?;
+            trim(&mut rules);
             parts.push(Part { name: name.clone(), schema: schema.clone(), keywords, rules });
         }
         let root = raw.get("x-kubernetes-validations").map(|_| {
@@ -71,7 +72,9 @@ impl Schema {
             for (_, schema) in crate::object::map_at(&mut root, "properties") {
                 structure::strip_rules(schema);
             }
-            compile_schema(&root)
+            let mut root = compile_schema(&root);
+            trim(&mut root);
+            root
         });
         if let Some(root) = &root {
             check_rules("", root)?;
@@ -143,6 +146,28 @@ fn check_rules(path: &str, schema: &CompiledSchema) -> Result<(), SchemaError> {
         check_rules(&format!("{path}[*]"), child)?;
     }
     Ok(())
+}
+
+/// Drops the parts of a compiled tree that have no rules and that convert to CEL as plain JSON does:
+/// every node that stays is converted and visited anew for each object. Defaults are applied before.
+fn trim(schema: &mut CompiledSchema) -> bool {
+    schema.properties.retain(|_, child| trim(child));
+    for child in [&mut schema.items, &mut schema.additional_properties] {
+        if child.as_mut().is_some_and(|c| !trim(c)) {
+            *child = None;
+        }
+    }
+    for branches in [&mut schema.all_of, &mut schema.one_of, &mut schema.any_of] {
+        branches.retain_mut(trim);
+    }
+    let plain = matches!(schema.format, SchemaFormat::None | SchemaFormat::IntOrString);
+    !plain
+        || schema.is_map
+        || schema.embedded_resource
+        || !schema.validations.is_empty()
+        || !schema.properties.is_empty()
+        || schema.items.is_some()
+        || !(schema.all_of.is_empty() && schema.one_of.is_empty() && schema.any_of.is_empty())
 }
 
 fn rule_causes(rules: &CompiledSchema, prefix: &str, value: &Value, old: Option<&Value>) -> Vec<Cause> {

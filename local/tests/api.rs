@@ -1,5 +1,7 @@
 //! The API through the stock Rust client: what an API server promises.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test")]
+
 mod common;
 
 use common::*;

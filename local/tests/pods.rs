@@ -1,5 +1,7 @@
 //! The pod runner: what a kubelet promises, with `/bin/sh` as every container's program.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test")]
+
 mod common;
 
 use std::path::Path;
