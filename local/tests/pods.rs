@@ -236,6 +236,16 @@ async fn deleting_gives_grace_and_then_kills() {
     assert_eq!(lines, ["up", "bye"]);
     until_gone(&c, "polite").await;
 
+    c.post(PODS, &pod("plain", "echo up; exec sleep 1000")).await;
+    until("up", || log(&c, "plain"), |log| log.contains("up")).await;
+    let begun = std::time::Instant::now();
+    c.delete(&path("plain")).await;
+    until_gone(&c, "plain").await;
+    assert!(
+        begun.elapsed().as_secs() < 5,
+        "TERM ends a program that does nothing about it, before the grace does"
+    );
+
     let mut stubborn = pod(
         "stubborn",
         "trap '' TERM; echo up; setsid sh -c 'trap \"\" TERM; MARK=stubborn-child sleep 1000'",

@@ -46,26 +46,45 @@ struct Bench {
     printed: Printed,
     events: mpsc::Sender<Event>,
     stop: CancellationToken,
+    endpoint: String,
+}
+
+/// Nobody listens there.
+const NOBODY: &str = "127.0.0.1:1";
+
+fn folders() -> tempfile::TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    for folder in ["workspace", "socket"] {
+        std::fs::create_dir(dir.path().join(folder)).unwrap();
+    }
+    dir
 }
 
 impl Bench {
     async fn start() -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        for folder in ["workspace", "socket"] {
-            std::fs::create_dir(dir.path().join(folder)).unwrap();
-        }
-        let server = FakeServer::new("i-1");
+        let (dir, server) = (folders(), FakeServer::new("i-1"));
         server.on_socket(&dir.path().join("socket"));
+        Self::with(dir, server, NOBODY)
+    }
+
+    /// With a server of the baseline's kind.
+    async fn start_baseline() -> Self {
+        let (dir, server) = (folders(), FakeServer::new(""));
+        let address = server.on_tcp().await;
+        Self::with(dir, server, &address)
+    }
+
+    fn with(dir: tempfile::TempDir, server: FakeServer, endpoint: &str) -> Self {
         let (api, printed) = (FakeApi::default(), Printed::default());
-        let (events, stop) = program(dir.path(), &api, &printed);
-        Self { dir, api, server, printed, events, stop }
+        let (events, stop) = program(dir.path(), &api, &printed, endpoint);
+        Self { dir, api, server, printed, events, stop, endpoint: endpoint.to_owned() }
     }
 
     /// As if the process had been killed and started again.
     async fn restart(&mut self) {
         self.stop.cancel();
         self.events.closed().await;
-        (self.events, self.stop) = program(self.dir.path(), &self.api, &self.printed);
+        (self.events, self.stop) = program(self.dir.path(), &self.api, &self.printed, &self.endpoint);
     }
 
     async fn send(&self, event: Event) {
@@ -105,6 +124,7 @@ fn program(
     dir: &std::path::Path,
     api: &FakeApi,
     printed: &Printed,
+    endpoint: &str,
 ) -> (mpsc::Sender<Event>, CancellationToken) {
     let (socket, work) = (dir.join("socket"), dir.join("workspace"));
     let journal = Journal::open(&socket.join("attempts")).unwrap();
@@ -148,7 +168,7 @@ fn program(
         own: watch::channel(Own::default()).0,
         metrics: RuntimedMetrics::register(&kruntimes_daemon::Metrics::new("test"), "bash"),
     };
-    let target = Target::new(Some(socket), "127.0.0.1:1".into());
+    let target = Target::new(Some(socket), endpoint.to_owned());
     tokio::spawn(supervise(target, view, events.clone(), stop.clone()));
     tokio::spawn(app.run(stop.clone()));
     (events, stop)
@@ -315,5 +335,42 @@ async fn a_draining_pod_ends_its_runs_and_the_loop() {
     bench.send(Event::Drain { until: Instant::now() + Duration::from_millis(50), end_started: true }).await;
     assert_eq!(bench.ended("r").await.reason, Some(Reason::PodTerminating));
     tokio::time::timeout(Duration::from_secs(20), bench.events.closed()).await.expect("the loop ends");
+    bench.clean().await;
+}
+
+#[tokio::test]
+async fn a_baseline_server_is_served_as_well() {
+    let mut bench = Bench::start_baseline().await;
+    let run = bench.run("r", json!({"runtime": "bash", "timeout": "1500ms"})).await;
+    until("Running", || (bench.api.status("r").phase == Some(Phase::Running)).then_some(())).await;
+    let request = bench.server.state.lock().unwrap().requests[0].clone();
+    assert_eq!((request.timeout_seconds, request.deadline), (2, 0));
+    // What runs is known by its id alone, also to our successor.
+    bench.restart().await;
+    bench.send(Event::Listed(vec![Arc::clone(&run)])).await;
+    bench.server.finish("uid-r", 0, "hello\n", "");
+    let status = bench.ended("r").await;
+    assert_eq!((status.phase, status.log_tail.as_deref()), (Some(Phase::Succeeded), Some("hello")));
+    bench.clean().await;
+    until("the output", || bench.printed.lines().iter().any(|line| line["message"] == "hello").then_some(()))
+        .await;
+
+    // Cancel has no cause there; we know it.
+    let run = bench.run("c", json!({"runtime": "bash"})).await;
+    bench.accepted().await;
+    drop(run);
+    bench.send(Event::Seen(bench.api.change("c", |run| run["spec"]["cancelRequested"] = true.into()))).await;
+    assert_eq!(bench.ended("c").await.phase, Some(Phase::Cancelled));
+    bench.clean().await;
+}
+
+#[tokio::test]
+async fn an_execution_that_a_baseline_server_lost_is_not_started_again() {
+    let bench = Bench::start_baseline().await;
+    bench.run("r", json!({"runtime": "bash"})).await;
+    bench.accepted().await;
+    bench.server.state.lock().unwrap().executions.clear();
+    assert_eq!(bench.ended("r").await.reason, Some(Reason::ServerLost));
+    assert_eq!(bench.server.state.lock().unwrap().requests.len(), 1);
     bench.clean().await;
 }

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use futures::StreamExt;
+use futures::{AsyncBufRead, AsyncBufReadExt, StreamExt};
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::Pod;
 use kruntimes_api::{Run, names};
@@ -10,14 +10,14 @@ use kube::api::{Api, LogParams};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
-use super::logs::{self, Entry, Line, Position, Stream};
+use super::logs::{Entry, Line, Reader, Stream};
 use super::machine::{Action, Event, Machine, Outcome};
 use crate::error::Error;
 use crate::session::{Session, Sight};
 use crate::term::{Spinner, Terminal};
 
-/// Lines that may wait between the network and the terminal.
-const QUEUE: usize = 1024;
+/// Blocks of the log that may wait between the network and the terminal.
+const QUEUE: usize = 16;
 /// How far clocks of the API server and the node may be apart, in seconds.
 const SKEW: i64 = 60;
 /// Pauses between attempts to reopen a log, doubled up to the second.
@@ -36,19 +36,25 @@ pub struct Sink<'a> {
 }
 
 impl Sink<'_> {
-    /// Shows one line.
+    /// Shows lines, in as few writes as their streams allow.
     ///
     /// # Errors
     /// When standard output is closed.
-    pub fn line(&self, line: &Line) -> Result<(), Error> {
+    pub fn lines(&self, lines: &[Line]) -> Result<(), Error> {
         if !self.output {
             return Ok(());
         }
-        let err = line.stream == Stream::Err;
-        match line.time.filter(|_| self.timestamps) {
-            Some(time) => self.terminal.bytes(err, &[format!("{time:.6} ").as_bytes(), &line.bytes].concat()),
-            None => self.terminal.bytes(err, &line.bytes),
+        for block in lines.chunk_by(|one, next| one.stream == next.stream) {
+            let mut bytes = Vec::with_capacity(block.iter().map(|line| line.bytes.len()).sum());
+            for line in block {
+                if let Some(time) = line.time.filter(|_| self.timestamps) {
+                    bytes.extend_from_slice(format!("{time:.6} ").as_bytes());
+                }
+                bytes.extend_from_slice(&line.bytes);
+            }
+            self.terminal.bytes(block[0].stream == Stream::Err, &bytes)?;
         }
+        Ok(())
     }
 
     fn note(&self, text: &str) {
@@ -98,28 +104,24 @@ pub async fn follow(
     sink: &Sink<'_>,
 ) -> Result<Outcome, Error> {
     let mut interrupts = Interrupts::listen()?;
-    follow_until(session, run, machine, sink, &mut interrupts, Position::default()).await
+    let reader = Reader::new(run.metadata.uid.as_deref().unwrap_or_default());
+    follow_from(session, run, machine, sink, &mut interrupts, reader).await
 }
 
-/// As [`follow`]; the log is shown from `position` on.
+/// As [`follow`]; what `reader` has read already is not shown again.
 ///
 /// # Errors
 /// As [`follow`].
-pub async fn follow_until(
+pub async fn follow_from(
     session: &Session,
     run: Run,
     mut machine: Machine,
     sink: &Sink<'_>,
     interrupts: &mut Interrupts,
-    position: Position,
+    reader: Reader,
 ) -> Result<Outcome, Error> {
     let name = run.metadata.name.clone().unwrap_or_default();
-    let source = Source {
-        session: session.clone(),
-        uid: run.metadata.uid.clone().unwrap_or_default(),
-        since: begin(&run),
-        position,
-    };
+    let source = Source { session: session.clone(), since: begin(&run), reader };
     let mut watch = std::pin::pin!(session.watch::<Run>(&format!("watch Run {name}"), &name));
     let (sender, mut log) = mpsc::channel(QUEUE);
     let mut readers = JoinSet::new();
@@ -131,7 +133,7 @@ pub async fn follow_until(
                 Action::Open(pod) => {
                     readers.spawn(source.clone().read(pod, sender.clone()));
                 }
-                Action::Write(line) => spinner.aside(|| sink.line(&line))?,
+                Action::Write(lines) => spinner.aside(|| sink.lines(&lines))?,
                 Action::Note(text) => spinner.aside(|| sink.note(&text)),
                 Action::Waiting(text) => turn(&mut spinner, sink, text.as_deref()),
                 Action::Cancel => {
@@ -147,7 +149,7 @@ pub async fn follow_until(
             biased;
             () = interrupts.next() => Event::Interrupt,
             // Before the Run: what was printed before an end is shown before it.
-            Some(entry) = log.recv() => entry,
+            Some(event) = log.recv() => event,
             sight = watch.next() => match sight {
                 Some(Sight::Object(run)) => Event::Run(run),
                 Some(Sight::Absent) => Event::Absent,
@@ -192,9 +194,8 @@ pub fn log_params(follow: bool, since: Option<Timestamp>) -> LogParams {
 #[derive(Clone)]
 struct Source {
     session: Session,
-    uid: String,
     since: Option<Timestamp>,
-    position: Position,
+    reader: Reader,
 }
 
 impl Source {
@@ -206,7 +207,7 @@ impl Source {
         loop {
             match pods.log_stream(&pod, &log_params(true, self.since())).await {
                 Ok(stream) => {
-                    self.position.restart();
+                    self.reader.restart();
                     match self.pass_on(stream, &to).await {
                         Passed::Nobody => return,
                         Passed::Ended { any: true } => pause = REOPEN.0,
@@ -236,27 +237,38 @@ impl Source {
     /// A stream that is opened again need not begin at the beginning.
     fn since(&self) -> Option<Timestamp> {
         let reached =
-            self.position.since().and_then(|time| time.checked_sub(SignedDuration::from_secs(SKEW)).ok());
+            self.reader.reached().and_then(|time| time.checked_sub(SignedDuration::from_secs(SKEW)).ok());
         reached.max(self.since)
     }
 
-    async fn pass_on(&mut self, stream: impl futures::AsyncBufRead, to: &mpsc::Sender<Event>) -> Passed {
+    async fn pass_on(&mut self, stream: impl AsyncBufRead, to: &mpsc::Sender<Event>) -> Passed {
         let mut stream = std::pin::pin!(stream);
-        let (mut line, mut any) = (Vec::new(), false);
-        while let Ok(true) = logs::read_line(&mut stream, &mut line).await {
+        let mut any = false;
+        while let Some(entries) = next_entries(&mut stream, &mut self.reader).await.unwrap_or(None) {
             any = true;
-            let Some(entry) = logs::parse(&line, &self.uid) else { continue };
-            match &entry {
-                Entry::Output(output) if !self.position.is_new(output) => continue,
-                Entry::Output(_) => {}
-                Entry::End { attempt, .. } => self.position.ended(*attempt),
-            }
-            if to.send(Event::Log(entry)).await.is_err() {
+            if !entries.is_empty() && to.send(Event::Log(entries)).await.is_err() {
                 return Passed::Nobody;
             }
         }
         Passed::Ended { any }
     }
+}
+
+/// What the next block of a log says; none at its end.
+///
+/// # Errors
+/// As the stream.
+pub async fn next_entries(
+    stream: &mut (impl AsyncBufRead + Unpin),
+    reader: &mut Reader,
+) -> std::io::Result<Option<Vec<Entry>>> {
+    let block = stream.fill_buf().await?;
+    if block.is_empty() {
+        return Ok(None);
+    }
+    let (entries, length) = (reader.read(block, Instant::now()), block.len());
+    stream.consume_unpin(length);
+    Ok(Some(entries))
 }
 
 enum Passed {

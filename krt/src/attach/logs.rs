@@ -9,12 +9,15 @@
 use std::borrow::Cow;
 use std::collections::HashMap;
 
-use futures::{AsyncBufRead, AsyncBufReadExt};
+use std::time::{Duration, Instant};
+
 use jiff::Timestamp;
 use serde::Deserialize;
 
 /// Longest line that is kept; the rest of a longer one is skipped.
 const MAX_LINE: usize = 4 * 1024 * 1024;
+/// How often lines of other Runs are looked at for their time.
+const GLANCE: Duration = Duration::from_millis(200);
 
 /// Where a line was written to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -52,11 +55,15 @@ pub enum Entry {
         /// Bind that it belongs to, where it is told.
         assignment: Option<i64>,
     },
+    /// So many bytes of output are no longer in the log.
+    Lost(u64),
+    /// The log has come to this time, with the output of others.
+    Reached(Timestamp),
 }
 
 #[derive(Deserialize)]
 struct Wire<'a> {
-    #[serde(borrow)]
+    #[serde(default, borrow)]
     run_uid: Cow<'a, str>,
     #[serde(default, borrow)]
     event: Cow<'a, str>,
@@ -78,7 +85,7 @@ struct Wire<'a> {
 /// What a line of the log says of the Run `uid`; none when it is about something else.
 pub fn parse(line: &[u8], uid: &str) -> Option<Entry> {
     // Most lines of a busy Pod are about other Runs: they are not decoded.
-    if uid.is_empty() || !contains(line, uid.as_bytes()) {
+    if uid.is_empty() || !mentions(line, uid.as_bytes()) {
         return None;
     }
     let wire: Wire<'_> = serde_json::from_slice(line).ok()?;
@@ -110,76 +117,142 @@ fn k8s_openapi_base64(text: &str) -> Option<Vec<u8>> {
     serde_json::from_value::<k8s_openapi::ByteString>(value).ok().map(|bytes| bytes.0)
 }
 
-fn contains(haystack: &[u8], needle: &[u8]) -> bool {
-    haystack.windows(needle.len()).any(|window| window == needle)
+/// Whether `uid` is in the line; our own `runtimed` writes it first.
+fn mentions(line: &[u8], uid: &[u8]) -> bool {
+    match line.strip_prefix(br#"{"run_uid":""#) {
+        Some(rest) => rest.starts_with(uid),
+        None => line.windows(uid.len()).any(|window| window == uid),
+    }
 }
 
-/// Reads the next line without its end; false at the end of the stream. At most [`MAX_LINE`] bytes are kept.
-///
-/// # Errors
-/// As the stream.
-pub async fn read_line(from: &mut (impl AsyncBufRead + Unpin), line: &mut Vec<u8>) -> std::io::Result<bool> {
-    line.clear();
-    let mut any = false;
-    loop {
-        let available = from.fill_buf().await?;
-        if available.is_empty() {
-            return Ok(any);
+/// When a line that is about anything was written.
+fn time_of(line: &[u8]) -> Option<Timestamp> {
+    serde_json::from_slice::<Wire<'_>>(line).ok()?.time.parse().ok()
+}
+
+/// Reads one log, block by block, for one Run.
+#[derive(Debug, Clone)]
+pub struct Reader {
+    uid: String,
+    position: Position,
+    /// The beginning of a line whose end is still to come.
+    held: Vec<u8>,
+    glanced: Option<Instant>,
+}
+
+impl Reader {
+    /// For the Run `uid`.
+    pub fn new(uid: &str) -> Self {
+        Self { uid: uid.to_owned(), position: Position::default(), held: Vec::new(), glanced: None }
+    }
+
+    /// The stream begins anew, from a time before everything that was seen.
+    pub fn restart(&mut self) {
+        self.position.restart();
+        self.held.clear();
+    }
+
+    /// The time of the last line, where a restarted stream may begin.
+    pub fn reached(&self) -> Option<Timestamp> {
+        self.position.last
+    }
+
+    /// What `block` says of the Run.
+    pub fn read(&mut self, block: &[u8], now: Instant) -> Vec<Entry> {
+        let mut entries = Vec::new();
+        for piece in block.split_inclusive(|byte| *byte == b'\n') {
+            match piece.strip_suffix(b"\n") {
+                Some(line) if self.held.is_empty() => self.line(line, now, &mut entries),
+                Some(end) => {
+                    self.hold(end);
+                    let line = std::mem::take(&mut self.held);
+                    self.line(&line, now, &mut entries);
+                }
+                None => self.hold(piece),
+            }
         }
-        any = true;
-        let end = available.iter().position(|byte| *byte == b'\n');
-        let used = end.map_or(available.len(), |end| end + 1);
-        let kept = end.unwrap_or(available.len()).min(MAX_LINE.saturating_sub(line.len()));
-        line.extend_from_slice(&available[..kept]);
-        from.consume_unpin(used);
-        if end.is_some() {
-            return Ok(true);
+        entries
+    }
+
+    fn hold(&mut self, piece: &[u8]) {
+        let room = MAX_LINE.saturating_sub(self.held.len());
+        self.held.extend_from_slice(&piece[..piece.len().min(room)]);
+    }
+
+    fn line(&mut self, line: &[u8], now: Instant, entries: &mut Vec<Entry>) {
+        match parse(line, &self.uid) {
+            Some(Entry::Output(line)) => match self.position.take(&line) {
+                Take::Seen => {}
+                Take::New { lost } => {
+                    entries.extend((lost > 0).then_some(Entry::Lost(lost)));
+                    entries.push(Entry::Output(line));
+                }
+            },
+            Some(entry) => {
+                if let Entry::End { attempt, .. } = entry {
+                    self.position.ended(attempt);
+                }
+                entries.push(entry);
+            }
+            None if self.glanced.is_none_or(|at| now.duration_since(at) >= GLANCE) => {
+                self.glanced = Some(now);
+                entries.extend(time_of(line).map(Entry::Reached));
+            }
+            None => {}
         }
     }
 }
 
-/// Remembers how far a log was read, so that a stream that broke goes on where it was, and what a
-/// restarted `runtimed` prints again is shown once.
+/// Whether a line is to be shown.
+#[derive(Debug, PartialEq, Eq)]
+enum Take {
+    Seen,
+    /// Not seen, and so many bytes before it are missing.
+    New {
+        lost: u64,
+    },
+}
+
+/// Remembers how far a log was read, so that a stream that broke goes on where it was, what a
+/// restarted `runtimed` prints again is shown once, and what is missing is noticed.
 #[derive(Debug, Default, Clone)]
-pub struct Position {
+struct Position {
     last: Option<Timestamp>,
     at_last: usize,
     replayed: usize,
-    offsets: HashMap<(Option<i32>, Stream), u64>,
+    /// By attempt and stream: offset of the last line, and of the next if that can be told.
+    offsets: HashMap<(Option<i32>, Stream), (u64, Option<u64>)>,
 }
 
 impl Position {
-    /// The stream begins anew, from a time before everything that was seen.
-    pub fn restart(&mut self) {
+    fn restart(&mut self) {
         self.replayed = 0;
     }
 
-    /// Where a restarted stream may begin.
-    pub fn since(&self) -> Option<Timestamp> {
-        self.last
-    }
-
-    /// Whether the line has not been seen. Lines without a time (the older `runtimed` prints
-    /// all of them at once, at the end) are taken as new.
-    pub fn is_new(&mut self, line: &Line) -> bool {
+    fn take(&mut self, line: &Line) -> Take {
         if !self.is_new_time(line.time) {
-            return false;
+            return Take::Seen;
         }
-        let Some(offset) = line.offset else { return true };
-        match self.offsets.insert((line.attempt, line.stream), offset) {
-            Some(reached) if offset <= reached => {
-                self.offsets.insert((line.attempt, line.stream), reached);
-                false
+        let Some(offset) = line.offset else { return Take::New { lost: 0 } };
+        // Bytes that were no UTF-8 were replaced by others: how many they were is not known.
+        let replaced = line.bytes.windows(3).any(|bytes| bytes == "\u{fffd}".as_bytes());
+        let next = (!replaced).then_some(offset + line.bytes.len() as u64);
+        match self.offsets.get(&(line.attempt, line.stream)).copied() {
+            Some((reached, _)) if offset <= reached => Take::Seen,
+            before => {
+                self.offsets.insert((line.attempt, line.stream), (offset, next));
+                let expected = before.map_or(Some(0), |(_, expected)| expected).unwrap_or(offset);
+                Take::New { lost: offset.saturating_sub(expected) }
             }
-            _ => true,
         }
     }
 
     /// The attempt has printed its last line; should it be bound again, it prints from the beginning.
-    pub fn ended(&mut self, attempt: i32) {
+    fn ended(&mut self, attempt: i32) {
         self.offsets.retain(|(of, _), _| *of != Some(attempt));
     }
 
+    /// Lines without a time (the older `runtimed` prints all of them at once, at the end) are taken as new.
     fn is_new_time(&mut self, time: Option<Timestamp>) -> bool {
         let Some(time) = time else { return true };
         match self.last {

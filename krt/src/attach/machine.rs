@@ -49,8 +49,8 @@ pub enum Event {
     Run(Box<Run>),
     /// The Run does not exist any more.
     Absent,
-    /// Something in the log of a Pod.
-    Log(Entry),
+    /// What the log of a Pod says.
+    Log(Vec<Entry>),
     /// The log of a Pod cannot be read any more, in these words.
     LogClosed {
         /// Pod.
@@ -72,7 +72,7 @@ pub enum Action {
     /// Follow the log of this Pod, from a time before the Run was made.
     Open(String),
     /// Show.
-    Write(Line),
+    Write(Vec<Line>),
     /// Say.
     Note(String),
     /// Show as what is being waited for, or show nothing any more.
@@ -94,6 +94,8 @@ pub enum Outcome {
         log_gone: bool,
         /// The end of its output was not seen.
         cut_short: bool,
+        /// Bytes of its output that were no longer in the log when it was read.
+        lost: u64,
         /// It was asked to end from here.
         interrupted: bool,
     },
@@ -118,6 +120,7 @@ pub struct Machine {
     shown: bool,
     /// Lines came that tell no attempt: this runtimed marks no end either.
     older: bool,
+    lost: u64,
     last_line: Instant,
     terminal: Option<Instant>,
     interrupts: u32,
@@ -139,6 +142,7 @@ impl Machine {
             ended: BTreeSet::new(),
             shown: false,
             older: false,
+            lost: 0,
             last_line: now,
             terminal: None,
             interrupts: 0,
@@ -160,7 +164,7 @@ impl Machine {
             }
             Event::Run(run) => self.seen(run, now, &mut actions),
             Event::Absent => self.end(Outcome::Deleted, &mut actions),
-            Event::Log(entry) => self.read(entry, now, &mut actions),
+            Event::Log(entries) => self.read(entries, now, &mut actions),
             Event::LogClosed { pod, why } => {
                 if self.pods.insert(pod.clone(), false) != Some(false) && self.terminal.is_none() {
                     actions.push(Action::Note(format!("the log of Pod {pod} cannot be read: {why}")));
@@ -230,21 +234,35 @@ impl Machine {
         self.run = Some(run);
     }
 
-    fn read(&mut self, entry: Entry, now: Instant, actions: &mut Vec<Action>) {
-        match entry {
-            Entry::Output(line) => {
-                self.last_line = now;
-                self.older |= line.attempt.is_none();
-                let current = self.status().and_then(|status| status.attempt);
-                self.shown |= current.is_none() || line.attempt.is_none() || line.attempt == current;
-                if self.options.filter.accepts(&line) {
-                    actions.push(Action::Waiting(None));
-                    actions.push(Action::Write(line));
+    fn read(&mut self, entries: Vec<Entry>, now: Instant, actions: &mut Vec<Action>) {
+        let current = self.status().and_then(|status| status.attempt);
+        let mut lines = Vec::new();
+        for entry in entries {
+            match entry {
+                Entry::Output(line) => {
+                    self.last_line = now;
+                    self.older |= line.attempt.is_none();
+                    self.shown |= current.is_none() || line.attempt.is_none() || line.attempt == current;
+                    if self.options.filter.accepts(&line) {
+                        lines.push(line);
+                    }
+                }
+                Entry::End { attempt, assignment } => {
+                    self.ended.insert((attempt, assignment));
+                }
+                Entry::Lost(bytes) => self.lost += bytes,
+                Entry::Reached(time) => {
+                    // The log still has what was written before the end: ours may come behind it.
+                    let end = self.status().and_then(|status| status.completion_time.as_ref());
+                    if end.is_none_or(|end| time <= end.0) {
+                        self.last_line = now;
+                    }
                 }
             }
-            Entry::End { attempt, assignment } => {
-                self.ended.insert((attempt, assignment));
-            }
+        }
+        if !lines.is_empty() {
+            actions.push(Action::Waiting(None));
+            actions.push(Action::Write(lines));
         }
     }
 
@@ -299,6 +317,7 @@ impl Machine {
         let outcome = Outcome::Ended {
             log_gone: started && !self.shown && !marked && (closed || pod.is_none()),
             cut_short: started && !marked && !self.older && (self.shown || pod == Some(true)),
+            lost: self.lost,
             interrupted: self.interrupts > 0,
             run,
         };

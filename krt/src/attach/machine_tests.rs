@@ -61,7 +61,11 @@ fn outcome(actions: &[Action]) -> Option<&Outcome> {
 }
 
 fn end(attempt: i32) -> Event {
-    Event::Log(Entry::End { attempt, assignment: None })
+    Event::Log(vec![Entry::End { attempt, assignment: None }])
+}
+
+fn output(text: &str) -> Event {
+    Event::Log(vec![Entry::Output(line(text, 1))])
 }
 
 #[test]
@@ -69,8 +73,8 @@ fn output_is_shown_and_the_end_waits_for_it() {
     let (mut machine, clock) = machine(Options::default());
     assert_eq!(machine.handle(phase(Phase::Scheduled), clock.at(1)).last(), Some(&Action::Waiting(None)));
     assert!(machine.pods["p1"]);
-    let actions = machine.handle(Event::Log(Entry::Output(line("hi\n", 1))), clock.at(2));
-    assert_eq!(actions, [Action::Waiting(None), Action::Write(line("hi\n", 1))]);
+    let actions = machine.handle(output("hi\n"), clock.at(2));
+    assert_eq!(actions, [Action::Waiting(None), Action::Write(vec![line("hi\n", 1)])]);
     let actions = machine.handle(phase(Phase::Succeeded), clock.at(3));
     assert_eq!(outcome(&actions), None, "the log may still have more");
     let actions = machine.handle(end(1), clock.at(4));
@@ -103,11 +107,40 @@ fn silence_ends_a_log_without_a_mark() {
     let (mut machine, clock) = machine(Options::default());
     machine.handle(phase(Phase::Running), clock.at(0));
     machine.handle(phase(Phase::Succeeded), clock.at(100));
-    machine.handle(Event::Log(Entry::Output(line("late\n", 1))), clock.at(900));
+    machine.handle(output("late\n"), clock.at(900));
     assert_eq!(machine.deadline(), Some(clock.at(1900)));
     assert_eq!(outcome(&machine.handle(Event::Tick, clock.at(1899))), None);
     match outcome(&machine.handle(Event::Tick, clock.at(1900))) {
         Some(Outcome::Ended { cut_short: true, log_gone: false, .. }) => {}
+        other => panic!("{other:?}"),
+    }
+}
+
+/// Behind a lot of output of others the Run's own comes late; the log's own times tell that it may.
+#[test]
+fn a_log_that_has_not_come_to_the_end_is_not_silent() {
+    let second = |n| Timestamp::from_second(n).unwrap();
+    let (mut machine, clock) = machine(Options::default());
+    let ended = run(|status| {
+        assigned(status, Phase::Succeeded);
+        status.completion_time = Some(MicroTime(second(100)));
+    });
+    machine.handle(ended, clock.at(0));
+    machine.handle(Event::Log(vec![Entry::Reached(second(99))]), clock.at(800));
+    assert_eq!(machine.deadline(), Some(clock.at(1800)));
+    machine.handle(Event::Log(vec![Entry::Reached(second(101))]), clock.at(1000));
+    assert_eq!(machine.deadline(), Some(clock.at(1800)), "what is written after the end puts nothing off");
+    assert!(outcome(&machine.handle(Event::Tick, clock.at(1800))).is_some());
+}
+
+#[test]
+fn holes_in_the_log_are_counted() {
+    let (mut machine, clock) = machine(Options::default());
+    machine.handle(phase(Phase::Running), clock.at(0));
+    machine.handle(Event::Log(vec![Entry::Lost(7), Entry::Lost(3)]), clock.at(1));
+    machine.handle(phase(Phase::Succeeded), clock.at(2));
+    match outcome(&machine.handle(end(1), clock.at(3))) {
+        Some(Outcome::Ended { lost: 10, cut_short: false, .. }) => {}
         other => panic!("{other:?}"),
     }
 }
@@ -133,7 +166,7 @@ fn a_log_that_is_gone_is_told_apart_from_one_that_was_read() {
     }
     let (mut read, clock) = machine(Options::default());
     read.handle(phase(Phase::Running), clock.at(0));
-    read.handle(Event::Log(Entry::Output(line("x\n", 1))), clock.at(1));
+    read.handle(output("x\n"), clock.at(1));
     read.handle(phase(Phase::Failed), clock.at(2));
     match outcome(&read.handle(closed(), clock.at(3))) {
         Some(Outcome::Ended { log_gone: false, cut_short: true, .. }) => {}

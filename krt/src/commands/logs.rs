@@ -11,7 +11,7 @@ use kube::ResourceExt;
 use kube::api::{Api, ListParams};
 
 use crate::attach::driver::{self, Interrupts, Sink};
-use crate::attach::logs::{Entry, Line, Position, Stream, parse, read_line};
+use crate::attach::logs::{Entry, Line, Reader, Stream};
 use crate::attach::machine::{Filter, Machine, Options, Outcome};
 use crate::error::Error;
 use crate::render;
@@ -98,7 +98,7 @@ async fn once(args: &LogsArgs, session: &Session, run: &Run, sink: &Sink<'_>) ->
             return Ok(exit::OK);
         }
     };
-    let mut shown = Shown::new(args.filter(attempt), args.last());
+    let mut shown = Shown::new(run, args.filter(attempt), args.last());
     let mut gone = true;
     for pod in &pods {
         gone &= !read_pod(session, run, pod, &mut shown, sink).await?;
@@ -132,21 +132,16 @@ async fn read_pod(
     shown: &mut Shown,
     sink: &Sink<'_>,
 ) -> Result<bool, Error> {
-    let (api, uid): (Api<Pod>, String) = (session.api(), run.uid().unwrap_or_default());
+    let api: Api<Pod> = session.api();
     let stream = match api.log_stream(pod, &driver::log_params(false, driver::begin(run))).await {
         Ok(stream) => stream,
         Err(kube::Error::Api(status)) if status.code == 404 => return Ok(false),
         Err(error) => return Err(session.explain(&format!("read the log of Pod {pod}"), error)),
     };
     let mut stream = std::pin::pin!(stream);
-    let mut line = Vec::new();
     let failed = |source| Error::io(format!("read the log of Pod {pod}"), source);
-    while read_line(&mut stream, &mut line).await.map_err(failed)? {
-        match parse(&line, &uid) {
-            Some(Entry::Output(line)) => shown.line(line, sink)?,
-            Some(Entry::End { attempt, .. }) => shown.position.ended(attempt),
-            None => {}
-        }
+    while let Some(entries) = driver::next_entries(&mut stream, &mut shown.reader).await.map_err(failed)? {
+        shown.entries(entries, sink)?;
     }
     Ok(true)
 }
@@ -156,34 +151,39 @@ struct Shown {
     filter: Filter,
     last: Option<usize>,
     kept: VecDeque<Line>,
-    position: Position,
+    reader: Reader,
+    lost: u64,
     any: bool,
 }
 
 impl Shown {
-    fn new(filter: Filter, last: Option<usize>) -> Self {
-        Self { filter, last, kept: VecDeque::new(), position: Position::default(), any: false }
+    fn new(run: &Run, filter: Filter, last: Option<usize>) -> Self {
+        let reader = Reader::new(run.metadata.uid.as_deref().unwrap_or_default());
+        Self { filter, last, kept: VecDeque::new(), reader, lost: 0, any: false }
     }
 
-    fn line(&mut self, line: Line, sink: &Sink<'_>) -> Result<(), Error> {
-        if !self.position.is_new(&line) || !self.filter.accepts(&line) {
-            return Ok(());
+    fn entries(&mut self, entries: Vec<Entry>, sink: &Sink<'_>) -> Result<(), Error> {
+        let mut lines = Vec::new();
+        for entry in entries {
+            match entry {
+                Entry::Output(line) if self.filter.accepts(&line) => lines.push(line),
+                Entry::Lost(bytes) => self.lost += bytes,
+                Entry::Output(_) | Entry::End { .. } | Entry::Reached(_) => {}
+            }
         }
-        self.any = true;
-        let Some(last) = self.last else { return sink.line(&line) };
-        // The bound is per stream, as in the original.
-        let same = |kept: &Line| kept.stream == line.stream;
-        if self.kept.iter().filter(|kept| same(kept)).count() == last
-            && let Some(oldest) = self.kept.iter().position(same)
-        {
-            self.kept.remove(oldest);
-        }
-        self.kept.push_back(line);
+        self.any |= !lines.is_empty();
+        let Some(last) = self.last else { return sink.lines(&lines) };
+        self.kept.extend(lines);
+        self.kept.drain(..self.kept.len().saturating_sub(last));
         Ok(())
     }
 
     fn flush(&mut self, sink: &Sink<'_>) -> Result<(), Error> {
-        self.kept.drain(..).try_for_each(|line| sink.line(&line))
+        sink.lines(std::mem::take(&mut self.kept).make_contiguous())?;
+        if self.last.is_none() && self.lost > 0 {
+            sink.terminal.warn(&super::run::lost_words(self.lost));
+        }
+        Ok(())
     }
 }
 
@@ -191,26 +191,26 @@ impl Shown {
 async fn follow(args: &LogsArgs, session: &Session, run: Run, sink: &Sink<'_>) -> Result<u8, Error> {
     let mut interrupts = Interrupts::listen()?;
     let filter = args.filter(args.attempt);
-    let mut position = Position::default();
+    let mut reader = Reader::new(run.metadata.uid.as_deref().unwrap_or_default());
     let pod =
         run.status.as_ref().and_then(|status| status.assigned_pod.clone()).filter(|pod| !pod.is_empty());
     if let (Some(_), Some(pod)) = (args.last(), pod) {
         // The stream that follows begins at the same place: what is shown or left out here is passed over there.
-        let mut shown = Shown::new(filter, args.last());
+        let mut shown = Shown::new(&run, filter, args.last());
         read_pod(session, &run, &pod, &mut shown, sink).await?;
         shown.flush(sink)?;
-        position = shown.position;
+        reader = shown.reader;
     }
     let options = Options { filter, cancels: false };
     let machine = Machine::new(&args.run, &run.uid().unwrap_or_default(), options, Instant::now());
-    match driver::follow_until(session, run, machine, sink, &mut interrupts, position).await? {
+    match driver::follow_from(session, run, machine, sink, &mut interrupts, reader).await? {
         Outcome::Left => Ok(exit::INTERRUPTED),
         Outcome::Deleted => Err(Error::failed(format!("Run {} was deleted", args.run), "")),
-        Outcome::Ended { run, log_gone, cut_short, .. } => {
+        Outcome::Ended { run, log_gone, cut_short, lost, .. } => {
             if log_gone {
                 super::run::show_tail(&run, sink.terminal)?;
-            } else if cut_short {
-                sink.terminal.warn("the end of the output was not seen; the log may be incomplete");
+            } else {
+                super::run::warn_of_holes(cut_short, lost, sink.terminal);
             }
             if sink.terminal.live {
                 sink.terminal.note(&render::run::summary(&run, Timestamp::now(), sink.terminal.err));

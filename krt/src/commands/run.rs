@@ -109,23 +109,39 @@ async fn watch_to_end(session: &Session, run: Run, args: &RunArgs, terminal: &Te
             }
             Ok(exit::INTERRUPTED)
         }
-        Outcome::Ended { run, log_gone, cut_short, interrupted } => {
+        Outcome::Ended { run, log_gone, cut_short, lost, interrupted } => {
             if !structured && log_gone {
                 show_tail(&run, terminal)?;
+            } else if !structured {
+                // Even with --quiet: whoever takes the output for whole must not be wrong.
+                warn_of_holes(cut_short, lost, terminal);
             }
             if let Some(format) = args.output {
                 print(&run, format, terminal)?;
             }
             if !args.quiet {
-                if cut_short && !structured {
-                    terminal.warn("the end of the output was not seen; the log may be incomplete");
-                }
                 terminal.note(&render::run::summary(&run, Timestamp::now(), terminal.err));
             }
             let cancelled = render::run::phase(&run) == Phase::Cancelled;
             Ok(if interrupted && cancelled { exit::INTERRUPTED } else { exit::of_run(&run) })
         }
     }
+}
+
+/// Says that output is missing.
+pub(crate) fn warn_of_holes(cut_short: bool, lost: u64, terminal: &Terminal) {
+    if lost > 0 {
+        terminal.warn(&lost_words(lost));
+    }
+    if cut_short {
+        terminal.warn("the end of the output was not seen; the log may be incomplete");
+    }
+}
+
+/// How much output is missing, and why.
+pub(crate) fn lost_words(bytes: u64) -> String {
+    let amount = render::quantity::figure(bytes as f64, "bytes");
+    format!("{amount} of the output are missing: the Pod's log was turned over before they were read")
 }
 
 /// What the status kept of the output.

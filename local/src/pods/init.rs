@@ -9,7 +9,7 @@
 //! KILL, and its end, which comes when the platform dies in any way, means KILL too. The outer process
 //! answers by exiting, and only after the whole namespace is empty. Both hold the lock file, so that
 //! a later start of the same container waits until nothing of the former one is left.
-#![allow(unsafe_code, reason = "fork, between two single-threaded programs")]
+#![allow(unsafe_code, reason = "fork and pre_exec, in processes of one thread")]
 
 use std::ffi::OsString;
 use std::fs::{self, OpenOptions};
@@ -159,6 +159,11 @@ fn inner(isolation: Isolation, alive: &impl AsFd, program: &OsString, args: &[Os
     command.args(args).stdin(Stdio::null());
     if isolation != Isolation::ProcessGroup {
         command.process_group(0);
+    }
+    // SAFETY: it makes one system call, which is allowed between fork and exec.
+    unsafe {
+        // The mask is inherited, and a program must not find its signals blocked.
+        command.pre_exec(|| Ok(sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None)?));
     }
     let child = command.spawn()?;
     let main = Pid::from_raw(child.id() as i32);

@@ -373,12 +373,12 @@ impl World {
                     self.others(&uid, &bind);
                 }
             }
-            2 if luck % 4 == 0 => {
+            2 if luck.is_multiple_of(4) => {
                 if let Some(uid) = some_run {
                     self.update(&uid, |run| run.spec.cancel_requested = Some(true));
                 }
             }
-            3 if luck % 2 == 0 => {
+            3 if luck.is_multiple_of(2) => {
                 if let Some(uid) = some_run {
                     self.update(&uid, |run| run.spec.suspend = Some(run.spec.suspend != Some(true)));
                 }
@@ -386,7 +386,7 @@ impl World {
             4..=7 if !self.tasks.is_empty() => self.step(nth % self.tasks.len(), luck / 4),
             8 | 9 if !self.writes.is_empty() => {
                 let index = nth % self.writes.len();
-                if luck % 4 == 0 && self.writes[index].hurried {
+                if luck.is_multiple_of(4) && self.writes[index].hurried {
                     let fence = self.writes.remove(index).fence;
                     self.send(Event::Written { fence, outcome: Written::Abandoned });
                 } else if luck % 4 != 1 {
@@ -395,25 +395,25 @@ impl World {
             }
             10 | 11 => self.deliver_watch(),
             12 | 13 => self.deliver_said(),
-            14 => self.end_execution(nth, luck % 3 == 0),
+            14 => self.end_execution(nth, luck.is_multiple_of(3)),
             15 => {
                 self.elapsed += Duration::from_millis(u64::from(luck) * 10);
                 self.send(Event::Tick);
             }
-            16 if luck % 4 == 0 => self.start_program(),
-            17 if luck % 4 == 0 => {
+            16 if luck.is_multiple_of(4) => self.start_program(),
+            17 if luck.is_multiple_of(4) => {
                 self.disconnect();
                 self.executions.clear();
                 self.instance += 1;
                 self.connect();
             }
-            18 if luck % 2 == 0 => {
+            18 if luck.is_multiple_of(2) => {
                 self.disconnect();
-                if luck % 4 == 0 {
+                if luck.is_multiple_of(4) {
                     self.connect();
                 }
             }
-            19 if luck % 8 == 0 => {
+            19 if luck.is_multiple_of(8) => {
                 // Liveness forces a retry although we may be alive.
                 let event = RunEvent::PodLost {
                     pod: self.settings.pod.uid.clone(),

@@ -115,7 +115,13 @@ async fn poll(
                 }
                 ServerEvent::Execution(Box::new(execution))
             }
-            Err(error) if error.is_not_found() => ServerEvent::Missing(id.clone()),
+            Err(error) if error.is_not_found() => {
+                // Nothing more will be printed.
+                if let Some(output) = outputs.lock().unwrap_or_else(PoisonError::into_inner).get(&id) {
+                    output.send_modify(|output| output.ended = true);
+                }
+                ServerEvent::Missing(id.clone())
+            }
             // Whether the server is still there is for its health to say.
             Err(_) => continue,
         };

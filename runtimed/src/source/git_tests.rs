@@ -152,10 +152,12 @@ async fn a_tree_beyond_the_bound_is_not_written() {
     );
     assert!(!dir.path().join("repo/run.sh").exists());
     let mut sum = TreeSize::default();
-    for byte in
-        b"100644 blob aaaa     12\ta b\tc\0120000 blob bbbb      3\tx\0160000 commit cccc       -\ts\0"
+    for record in
+        ["100644 blob aaaa     12\ta b\tc", "120000 blob bbbb      3\tx", "160000 commit cccc       -\ts"]
     {
-        sum.add(&[*byte]);
+        for byte in record.bytes().chain([0]) {
+            sum.add(&[byte]);
+        }
     }
     assert_eq!(sum.total, 15);
 }

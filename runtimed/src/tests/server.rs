@@ -112,11 +112,13 @@ impl FakeServer {
 
     pub(crate) fn finish(&self, id: &str, code: i32, stdout: &str, stderr: &str) {
         let mut state = self.state.lock().unwrap();
+        let native = state.folder.is_some();
         let execution = state.executions.get_mut(id).unwrap();
         execution.exit_code = code;
         let ended = if code == 0 { v1::ExecutionState::Succeeded } else { v1::ExecutionState::Failed };
         execution.set_state(ended);
-        if execution.stop_cause() == v1::StopCause::Unspecified {
+        // The baseline's servers have no such field.
+        if native && execution.stop_cause() == v1::StopCause::Unspecified {
             execution.set_stop_cause(v1::StopCause::Exited);
         }
         execution.stdout = stdout.into();
