@@ -14,6 +14,10 @@ pub const APP_LABEL: &str = "app";
 pub const OWNED_LABEL: &str = "kruntimes.io/runtime";
 /// Prefix of the capacity annotations of a Pod (*baseline*).
 pub const CAPACITY_ANNOTATION_PREFIX: &str = "kruntimes.io/capacity.";
+/// Annotation of a Pod with the amounts whose names no annotation can carry: JSON, name to quantity.
+pub const CAPACITY_ANNOTATION: &str = "kruntimes.io/capacity";
+/// Variable of the `runtime` container with everything that its Pod offers: JSON, a list of definitions.
+pub const RESOURCES_ENV: &str = "KRUNTIME_RESOURCES";
 /// Pod condition and readiness gate: runtimed's heartbeat (*baseline*).
 pub const RUNTIMED_READY: &str = "kruntimes.io/RuntimedReady";
 /// Reason of [`RUNTIMED_READY`] while all is well (*baseline*).

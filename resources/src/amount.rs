@@ -4,6 +4,8 @@ use std::fmt;
 use std::ops::{Add, AddAssign, Sub, SubAssign};
 use std::str::FromStr;
 
+use serde::{Deserialize, Serialize};
+
 /// Nano units in one unit.
 const NANO: i128 = 1_000_000_000;
 /// Largest magnitude of a Kubernetes quantity, in nano units.
@@ -13,7 +15,9 @@ const MAX: i128 = i64::MAX as i128 * NANO;
 ///
 /// Grammar: <https://kubernetes.io/docs/reference/kubernetes-api/common-definitions/quantity/>.
 /// Finer than a nano unit is rounded away from zero, larger than the bound is capped, as there.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+/// As data it is its canonical text.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
 pub struct Amount(i128);
 
 /// Why a text is not a quantity. Permanent.
@@ -147,6 +151,20 @@ impl FromStr for Amount {
 
     fn from_str(text: &str) -> Result<Self, ParseAmountError> {
         parse(text).ok_or_else(|| ParseAmountError { text: text.chars().take(80).collect() })
+    }
+}
+
+impl TryFrom<String> for Amount {
+    type Error = ParseAmountError;
+
+    fn try_from(text: String) -> Result<Self, ParseAmountError> {
+        text.parse()
+    }
+}
+
+impl From<Amount> for String {
+    fn from(amount: Amount) -> Self {
+        amount.to_string()
     }
 }
 

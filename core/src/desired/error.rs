@@ -1,6 +1,6 @@
 //! Why a Runtime cannot be built.
 
-use kruntimes_resources::AmountError;
+use kruntimes_resources::{AmountError, DefinitionError};
 
 /// A fault in a Runtime's spec. Permanent: it becomes the condition `Degraded` and waits for a change.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
@@ -61,6 +61,9 @@ pub enum TemplateError {
     /// An amount that cannot be offered.
     #[error("spec.capacity.resources: {0}")]
     Capacity(AmountError),
+    /// A resource whose definition and capacity do not go together.
+    #[error("spec.resources: {0}")]
+    Resource(DefinitionError),
     /// Not a volume source.
     #[error("spec.workspace is not one volume source: {why}")]
     Workspace {
@@ -81,7 +84,7 @@ impl TemplateError {
         match self {
             Self::Token { .. } => "TokenRefused",
             Self::NotAvailable { .. } => "NotAvailable",
-            Self::Capacity(_) => "InvalidCapacity",
+            Self::Capacity(_) | Self::Resource(_) => "InvalidCapacity",
             Self::Name { .. }
             | Self::Undecodable { .. }
             | Self::NoRuntimeContainer { .. }

@@ -9,6 +9,7 @@
 
 mod error;
 mod pod;
+mod resources;
 mod rights;
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! The Pod: the author's template, the sidecar, and what the two share.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use k8s_openapi::api::core::v1::{
     Capabilities, ConfigMapProjection, Container, ContainerPort, DownwardAPIProjection,
@@ -14,14 +14,12 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use kruntimes_api::Runtime;
 use kruntimes_api::names::{
-    CAPACITY_ANNOTATION_PREFIX, DEFAULT_PORT, DEFAULT_RUNS, RUNTIME_CONTAINER, RUNTIMED_CONTAINER,
-    RUNTIMED_HEALTH_PORT, RUNTIMED_METRICS_PORT, RUNTIMED_READY, SOCKET_PATH, SOCKET_VOLUME, WORKSPACE_PATH,
-    WORKSPACE_VOLUME,
+    DEFAULT_PORT, RESOURCES_ENV, RUNTIME_CONTAINER, RUNTIMED_CONTAINER, RUNTIMED_HEALTH_PORT,
+    RUNTIMED_METRICS_PORT, RUNTIMED_READY, SOCKET_PATH, SOCKET_VOLUME, WORKSPACE_PATH, WORKSPACE_VOLUME,
 };
 use kruntimes_api::runtime::{GitSpec, Network};
-use kruntimes_resources::{Kind, check, kind_of, names};
 
-use super::{Defaults, TemplateError, object_name, selector};
+use super::{Defaults, TemplateError, object_name, resources, selector};
 
 /// Group that owns the shared volumes.
 const GROUP_ID: i64 = 65532;
@@ -55,7 +53,8 @@ pub(super) fn template(
     validate(&pod)?;
     let mut metadata = template.metadata.take().unwrap_or_default();
     metadata.labels.get_or_insert_default().extend(selector(name));
-    metadata.annotations.get_or_insert_default().extend(capacity(runtime)?);
+    let offers = resources::offers(runtime)?;
+    metadata.annotations.get_or_insert_default().extend(resources::annotations(&offers));
     metadata
         .annotations
         .get_or_insert_default()
@@ -66,6 +65,7 @@ pub(super) fn template(
     pod.containers.retain(|container| container.name != RUNTIMED_CONTAINER);
     if let Some(server) = pod.containers.first_mut() {
         complete_server(server, port);
+        set_env(server, RESOURCES_ENV, &resources::for_the_server(runtime, &offers));
     }
     pod.containers.push(sidecar);
     complete_pod(&mut pod, runtime, name, defaults)?;
@@ -167,34 +167,6 @@ fn refuse_token(pod: &PodSpec) -> Result<(), TemplateError> {
     Ok(())
 }
 
-/// Capacity annotations; names with a slash cannot be one and reach the scheduler through the RuntimeInstance.
-fn capacity(runtime: &Runtime) -> Result<BTreeMap<String, String>, TemplateError> {
-    let mut annotations = BTreeMap::new();
-    let key = |name: &str| format!("{CAPACITY_ANNOTATION_PREFIX}{name}");
-    annotations.insert(key(names::RUNS), DEFAULT_RUNS.to_string());
-    let kinds = |name: &str| {
-        let own = runtime.spec.resources.iter().find(|resource| resource.name == name);
-        own.map_or_else(
-            || kind_of(name),
-            |resource| match resource.kind {
-                kruntimes_api::runtime::ResourceKind::Divisible => Kind::Divisible,
-                kruntimes_api::runtime::ResourceKind::Counted => Kind::Counted,
-                kruntimes_api::runtime::ResourceKind::Indexed => Kind::Indexed,
-            },
-        )
-    };
-    for (name, quantity) in runtime.spec.capacity.iter().flat_map(|capacity| &capacity.resources) {
-        let negative = quantity.0.starts_with('-');
-        let text = quantity.0.trim_start_matches('-');
-        let amount = check(name, text, kinds(name)).map_err(TemplateError::Capacity)?;
-        // As in the baseline: what is not positive is as if it were not there.
-        if !negative && amount.is_positive() && !name.contains('/') {
-            annotations.insert(key(name), amount.to_string());
-        }
-    }
-    Ok(annotations)
-}
-
 fn complete_server(server: &mut Container, port: i32) {
     let ports = server.ports.get_or_insert_default();
     ports.retain(|other| other.name.as_deref() != Some("grpc") && other.container_port != port);
@@ -215,7 +187,7 @@ fn complete_server(server: &mut Container, port: i32) {
         resources.requests.is_none() && resources.limits.is_none() && resources.claims.is_none()
     };
     if server.resources.as_ref().is_none_or(is_unset) {
-        server.resources = Some(resources(["250m", "256Mi"], ["2", "2Gi"]));
+        server.resources = Some(requirements(["250m", "256Mi"], ["2", "2Gi"]));
     }
     server.security_context.get_or_insert_with(restricted);
 }
@@ -283,7 +255,7 @@ fn sidecar(runtime: &Runtime, name: &str, port: i32, pod: &PodSpec, defaults: &D
         ]),
         liveness_probe: Some(http("/healthz", 5, 10)),
         readiness_probe: Some(http("/readyz", 1, 5)),
-        resources: Some(resources(["100m", "128Mi"], ["500m", "256Mi"])),
+        resources: Some(requirements(["100m", "128Mi"], ["500m", "256Mi"])),
         security_context: Some(restricted()),
         volume_mounts: Some(vec![mount(TOKEN_VOLUME, TOKEN_PATH, Some(true))]),
         ..Container::default()
@@ -484,7 +456,7 @@ fn restricted() -> SecurityContext {
     }
 }
 
-fn resources(requests: [&str; 2], limits: [&str; 2]) -> ResourceRequirements {
+fn requirements(requests: [&str; 2], limits: [&str; 2]) -> ResourceRequirements {
     let list = |[cpu, memory]: [&str; 2]| {
         Some(
             [("cpu".to_owned(), Quantity(cpu.into())), ("memory".to_owned(), Quantity(memory.into()))].into(),

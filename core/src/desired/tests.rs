@@ -150,7 +150,7 @@ fn the_authors_choices_are_kept() {
     assert_eq!(meta.labels.as_ref().unwrap()["runtime"], "bash");
     let annotations: Vec<_> =
         meta.annotations.as_ref().unwrap().iter().filter(|(k, _)| k.contains("capacity")).collect();
-    assert_eq!(annotations.len(), 2, "{annotations:?}");
+    assert_eq!(annotations.len(), 3, "{annotations:?}");
     let pod = pod(&desired);
     let names: Vec<_> = pod.containers.iter().map(|c| c.name.as_str()).collect();
     assert_eq!(names, ["runtime", "helper", "runtimed"]);

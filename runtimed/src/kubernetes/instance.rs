@@ -9,7 +9,9 @@ use kruntimes_api::instance::{
     Allocation, BackendInfo, Device, DeviceHealth, RuntimeInstance, RuntimeInstanceSpec,
     RuntimeInstanceStatus, ServerInfo,
 };
-use kruntimes_api::names::{CAPACITY_ANNOTATION_PREFIX, DEFAULT_RUNS, RUNS_RESOURCE, RUNTIME_LABEL};
+use kruntimes_api::names::{
+    CAPACITY_ANNOTATION, CAPACITY_ANNOTATION_PREFIX, DEFAULT_RUNS, RUNS_RESOURCE, RUNTIME_LABEL,
+};
 use kruntimes_core::ids::PodRef;
 use kruntimes_proto::v1;
 use kube::Api;
@@ -66,6 +68,14 @@ fn allocatable(found: &[v1::Resource], annotations: &BTreeMap<String, String>) -
     for (key, amount) in annotations {
         if let Some(name) = key.strip_prefix(CAPACITY_ANNOTATION_PREFIX) {
             amounts.insert(name.to_owned(), Quantity(amount.clone()));
+        }
+        if key == CAPACITY_ANNOTATION {
+            match serde_json::from_str::<BTreeMap<String, Quantity>>(amount) {
+                Ok(slashed) => amounts.extend(slashed),
+                Err(error) => {
+                    tracing::warn!(%error, annotation = key, "unreadable: its amounts are not offered")
+                }
+            }
         }
     }
     for resource in found {

@@ -1,7 +1,13 @@
 use super::*;
 
 fn annotations() -> BTreeMap<String, String> {
-    let pairs = [("kruntimes.io/capacity.runs", "8"), ("kruntimes.io/capacity.tokens", "3"), ("other", "1")];
+    let slashed = r#"{"example.com/fpga":"1","example.com/licence":"3"}"#;
+    let pairs = [
+        ("kruntimes.io/capacity.runs", "8"),
+        ("kruntimes.io/capacity.tokens", "3"),
+        ("kruntimes.io/capacity", slashed),
+        ("other", "1"),
+    ];
     pairs.map(|(key, value)| (key.to_owned(), value.to_owned())).into()
 }
 
@@ -28,7 +34,8 @@ fn the_server_is_the_truth_and_the_annotations_fill_in() {
     let status = instance_status(Some(&describe), &annotations());
     let amounts: Vec<(&str, &str)> =
         status.allocatable.iter().map(|(name, amount)| (&**name, &*amount.0)).collect();
-    assert_eq!(amounts, [("runs", "8"), ("tokens", "2")]);
+    let slashed = [("example.com/fpga", "1"), ("example.com/licence", "3")];
+    assert_eq!(amounts, [slashed[0], slashed[1], ("runs", "8"), ("tokens", "2")]);
     assert_eq!(status.accounting["cpu"], "rusage");
     assert_eq!(status.devices[0].memory.as_ref().unwrap().0, "5");
     assert!(status.devices[0].health.as_ref().unwrap().since.is_some());
