@@ -12,13 +12,24 @@ use tokio::time::{Instant, sleep_until};
 
 use crate::capture::Pumps;
 use crate::engine::{Acceptance, Engine, Run};
+use crate::isolation::{ConfineError, Confinement, Subject};
 use crate::server::LaunchError;
-use crate::supervisor::wire::{Order, Report, StartStep};
+use crate::supervisor::wire::{Job, Order, Report, StartStep};
 use crate::supervisor::{Control, Streams, memory_file, unix_micros};
 use crate::table::{Slot, Timer};
 
 /// How long a start may wait for a process before the execution is refused.
 const START_PATIENCE: Duration = Duration::from_secs(2);
+
+impl From<ConfineError> for LaunchError {
+    fn from(error: ConfineError) -> Self {
+        match error {
+            ConfineError::Invalid { field, message } => Self::Invalid { field, message },
+            ConfineError::Busy(message) => Self::Busy(message),
+            failed @ ConfineError::Failed { .. } => Self::Unavailable(failed.to_string()),
+        }
+    }
+}
 
 /// From the table to the task of one execution.
 #[derive(Clone, Copy, Debug)]
@@ -37,6 +48,13 @@ pub(crate) struct Drive {
     timers: Vec<(Instant, Timer)>,
     /// Program and directory, for a message when they do not work.
     tried: (OsString, PathBuf),
+}
+
+/// A job that a supervisor has.
+struct Started {
+    control: Control,
+    pumps: Pumps,
+    confinement: Confinement,
 }
 
 /// What the loop waits for.
@@ -65,8 +83,8 @@ impl Drive {
             }
             Ok(started) => {
                 self.decide.send_replace(Acceptance::Taken);
-                if let Some((control, pumps)) = started {
-                    self.supervise(control, pumps).await;
+                if let Some(started) = started {
+                    self.supervise(started).await;
                 }
                 self.engine.author.finished(self.run.job()).await;
             }
@@ -74,9 +92,9 @@ impl Drive {
     }
 
     /// Asks the author and hands the job over. `None` when it was stopped before.
-    async fn start(&mut self) -> Result<Option<(Control, Pumps)>, LaunchError> {
+    async fn start(&mut self) -> Result<Option<Started>, LaunchError> {
         let launch = self.engine.author.launch(self.run.job()).await?;
-        let command = self
+        let mut command = self
             .run
             .request
             .command(&launch, &self.engine.passed)
@@ -91,20 +109,46 @@ impl Drive {
         let (capture, pipes, [stdout, stderr]) = self.engine.capturer.open().map_err(away)?;
         let _ = self.run.capture.set(capture);
         let streams = Streams { stdin, stdout, stderr };
-        let starting = self.engine.pool.start_job(&command, streams);
-        let control = match tokio::time::timeout(START_PATIENCE, starting).await {
-            Ok(Ok(control)) => control,
-            Ok(Err(error)) => return Err(LaunchError::Unavailable(error.to_string())),
+        let mut confinement = Confinement::default();
+        match self.hand_over(&mut command, streams, &mut confinement).await {
+            Ok(control) => Ok(Some(Started { control, pumps: pipes.drain(), confinement })),
+            Err(error) => {
+                confinement.release().await;
+                Err(error)
+            }
+        }
+    }
+
+    /// Confines the job and gives it to a supervisor.
+    async fn hand_over(
+        &self,
+        command: &mut Job,
+        streams: Streams,
+        confinement: &mut Confinement,
+    ) -> Result<Control, LaunchError> {
+        let job = self.run.job();
+        let subject = Subject {
+            id: &job.id,
+            working_dir: &job.working_dir,
+            resources: &job.resources,
+            limits: &job.limits,
+        };
+        self.engine.ladder.confine(&subject, confinement)?;
+        command.parts = std::mem::take(&mut confinement.parts);
+        let starting = self.engine.pool.start_job(command, streams, &confinement.fds);
+        match tokio::time::timeout(START_PATIENCE, starting).await {
+            Ok(Ok(control)) => Ok(control),
+            Ok(Err(error)) => Err(LaunchError::Unavailable(error.to_string())),
             Err(_) => {
                 let trouble = self.engine.pool.trouble().unwrap_or_else(|| "no process in time".to_owned());
-                return Err(LaunchError::Unavailable(trouble));
+                Err(LaunchError::Unavailable(trouble))
             }
-        };
-        Ok(Some((control, pipes.drain())))
+        }
     }
 
     /// Until the last process is gone and the last output is read.
-    async fn supervise(&mut self, mut control: Control, pumps: Pumps) {
+    async fn supervise(&mut self, started: Started) {
+        let Started { mut control, pumps, confinement } = started;
         let last = loop {
             match self.next(&control).await {
                 Event::Report(Some(Report::Started { at, pid })) => {
@@ -131,6 +175,7 @@ impl Drive {
         drop(control);
         self.engine.pool.refill();
         pumps.finish().await;
+        confinement.release().await;
         let slot = self.slot;
         self.engine.decide(|table| {
             let actions = match last {
@@ -179,6 +224,9 @@ impl Drive {
             StartStep::Directory => format!("could not enter the working directory \"{cwd}\""),
             StartStep::Fork | StartStep::Group | StartStep::Stdio => {
                 format!("could not make the process of \"{program}\"")
+            }
+            StartStep::Confine(axis) => {
+                format!("could not put \"{program}\" within its bounds ({})", axis.name())
             }
         };
         (code, format!("{what}: {error}"))

@@ -15,6 +15,7 @@ use crate::author::Author;
 use crate::capture::{Capture, Capturer};
 use crate::drive::{Command, Drive};
 use crate::environment::PassList;
+use crate::isolation::Ladder;
 use crate::metrics::{Counts, Ending};
 use crate::request::{Invalid, Request, execution_id};
 use crate::server::{Job, LaunchError};
@@ -46,6 +47,7 @@ pub(crate) struct Parts {
     pub capturer: Capturer,
     pub passed: PassList,
     pub counts: Counts,
+    pub ladder: Ladder,
     pub describe: DescribeResponse,
     pub bounds: Bounds,
     pub work_dir: PathBuf,
@@ -58,6 +60,7 @@ pub(crate) struct Engine {
     pub(crate) capturer: Capturer,
     pub(crate) passed: PassList,
     pub(crate) counts: Counts,
+    pub(crate) ladder: Ladder,
     table: Mutex<Table<Arc<Run>>>,
     describe: DescribeResponse,
     work_dir: PathBuf,
@@ -107,6 +110,7 @@ impl Engine {
             capturer: parts.capturer,
             passed: parts.passed,
             counts: parts.counts,
+            ladder: parts.ladder,
             table: Mutex::new(Table::new(parts.bounds)),
             describe: parts.describe,
             work_dir: parts.work_dir,
@@ -341,8 +345,7 @@ impl Engine {
     }
 
     fn isolation(&self) -> &v1::Isolation {
-        static NOTHING: std::sync::OnceLock<v1::Isolation> = std::sync::OnceLock::new();
-        self.describe.isolation.as_ref().unwrap_or_else(|| NOTHING.get_or_init(v1::Isolation::default))
+        self.ladder.record()
     }
 
     fn table(&self) -> MutexGuard<'_, Table<Arc<Run>>> {

@@ -127,6 +127,7 @@ impl Request {
                 .into_iter()
                 .map(|(name, value)| c_string("env", [name, b"=".to_vec(), value].concat()))
                 .collect::<Result<_, _>>()?,
+            parts: Vec::new(),
         })
     }
 }

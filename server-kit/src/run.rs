@@ -27,13 +27,14 @@ use crate::capture::Capturer;
 use crate::engine::{Engine, Parts};
 use crate::environment::PassList;
 use crate::gate::{Gate, Rule};
+use crate::isolation::{Ladder, Place, rungs};
 use crate::metrics::Counts;
 use crate::server::Server;
 use crate::service::Service;
 use crate::settings::{Settings, normalise};
 use crate::supervisor::{MARKER, Pool, nursery_main, protect_process};
 use crate::table::Bounds;
-use crate::{isolation, usage};
+use crate::usage;
 
 /// Largest request: 256 arguments of 8 KiB and 4096 variables fit many times.
 const MAX_REQUEST: usize = 16 * 1024 * 1024;
@@ -96,7 +97,6 @@ pub fn run<S: Server>(server: S) -> ExitCode {
             .into(),
         modes: vec!["task".into()],
         options: server.options(),
-        isolation: Some(isolation::probe(&isolation::rungs())),
         accounting: usage::sources(),
         ..DescribeResponse::default()
     };
@@ -116,11 +116,19 @@ pub fn run<S: Server>(server: S) -> ExitCode {
     }
 }
 
-fn start(settings: Settings, describe: DescribeResponse, author: Arc<dyn Author>) -> Result<(), RunError> {
+fn start(
+    settings: Settings,
+    mut describe: DescribeResponse,
+    author: Arc<dyn Author>,
+) -> Result<(), RunError> {
     init_logging("runtime-server", settings.log_format)?;
     if let Err(errno) = protect_process() {
         tracing::warn!(error = errno.desc(), "this server's memory is not protected");
     }
+    let place = Place { work_dir: settings.work_dir.clone(), socket_dir: settings.socket_dir.clone() };
+    // While there is one thread: a probe may fork.
+    let ladder = Ladder::probe(&rungs(&place));
+    describe.isolation = Some(ladder.record().clone());
     // Before the runtime: its threads must not be among what the nursery is started from.
     let pool = Pool::start(settings.idle_supervisors.into()).map_err(at("cannot start the spawner"))?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -129,7 +137,7 @@ fn start(settings: Settings, describe: DescribeResponse, author: Arc<dyn Author>
         .enable_all()
         .build()
         .map_err(at("cannot start the async runtime"))?;
-    let result = runtime.block_on(serve(settings, describe, author, pool));
+    let result = runtime.block_on(serve(settings, describe, author, pool, ladder));
     runtime.shutdown_timeout(Duration::from_millis(100));
     result
 }
@@ -139,6 +147,7 @@ async fn serve(
     mut describe: DescribeResponse,
     author: Arc<dyn Author>,
     pool: Pool,
+    ladder: Ladder,
 ) -> Result<(), RunError> {
     let signal = shutdown_signal().map_err(at("cannot listen for signals"))?;
     author.prepare(&settings.work_dir).await.map_err(RunError::Prepare)?;
@@ -156,6 +165,7 @@ async fn serve(
         capturer,
         passed: PassList::new(std::env::vars_os(), &settings.pass_env),
         counts: counts.clone(),
+        ladder,
         describe,
         bounds: Bounds {
             active: settings.max_executions as usize,

@@ -2,11 +2,40 @@
 //!
 //! Every rung either holds here or says why not. The best one that holds is what a Run gets; the
 //! reasons of the better ones that do not are told with it. A level is never what was wished for.
+//!
+//! How an axis plugs in, each in its own file:
+//!
+//! 1. `rungs(place)` gives its [`Rung`]s, best first. [`Rung::probe`] *tries* (in a forked child where the
+//!    try would change this process); nothing is concluded from version numbers.
+//! 2. For each execution the server calls [`Rung::confine`] of the rung that holds. It adds [`Part`]s (bytes
+//!    that travel to the supervisor), descriptors, and [`Hold`]s (what must be given back at the end).
+//! 3. The supervisor turns each part into a [`Step`] with the axis's `step(bytes, fds)`: it may allocate and
+//!    open. The steps are entered in the child between clone and exec, in the order of [`Axis`] and
+//!    within an axis in the order in which they were added; there only system calls are allowed. A step may
+//!    also ask for clone flags, which is how a namespace is made.
 
+mod devices;
+mod files;
+mod kill;
+mod limits;
+mod network;
+mod part;
+mod privileges;
+
+use std::collections::BTreeMap;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use futures::future::BoxFuture;
 use kruntimes_proto::v1::{Isolation, IsolationAxis, IsolationLevel};
 
-/// What a rung protects.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) use part::{AxisStep, Part, PartRef, steps};
+
+/// What a rung protects. The order is the order of entry in the child: groups while the server's rights
+/// are there, mounts before what forbids mounting, identity and system calls last.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Axis {
     Limits,
     Kill,
@@ -17,10 +46,10 @@ pub(crate) enum Axis {
 }
 
 impl Axis {
-    const ALL: [Self; 6] =
+    pub(crate) const ALL: [Self; 6] =
         [Self::Limits, Self::Kill, Self::Files, Self::Devices, Self::Network, Self::Privileges];
 
-    fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Limits => "limits",
             Self::Kill => "kill",
@@ -32,6 +61,69 @@ impl Axis {
     }
 }
 
+/// Where this server runs, as far as a rung must know.
+#[allow(dead_code, reason = "the floor of each axis reads none of it")]
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Place {
+    /// Below it lie the Runs' working directories.
+    pub work_dir: PathBuf,
+    /// The kit's own folder with socket and token, which no Run may enter.
+    pub socket_dir: Option<PathBuf>,
+}
+
+/// One execution, as far as a rung must know.
+#[allow(dead_code, reason = "the floor of each axis reads none of it")]
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Subject<'a> {
+    pub id: &'a str,
+    /// Its own working directory.
+    pub working_dir: &'a Path,
+    /// Requested amounts, name to Kubernetes quantity.
+    pub resources: &'a BTreeMap<String, String>,
+    /// Ceilings, name to Kubernetes quantity.
+    pub limits: &'a BTreeMap<String, String>,
+}
+
+/// What one execution is put in, built up by all rungs.
+#[derive(Default)]
+pub(crate) struct Confinement {
+    pub parts: Vec<Part>,
+    /// Travel to the supervisor with the parts, which name them by their index here.
+    pub fds: Vec<OwnedFd>,
+    /// Given back when every process of the execution is gone, last one first.
+    pub holds: Vec<Box<dyn Hold>>,
+}
+
+impl Confinement {
+    /// Gives everything back: the processes are gone, or none was made.
+    pub(crate) async fn release(mut self) {
+        while let Some(hold) = self.holds.pop() {
+            hold.release().await;
+        }
+    }
+}
+
+/// Something that an execution has for itself as long as it lives: a uid, a mount, a folder's owner.
+pub(crate) trait Hold: Send {
+    /// Takes it back. Every process of the execution is gone; its end is told only after this.
+    fn release(self: Box<Self>) -> BoxFuture<'static, ()>;
+}
+
+/// Why an execution could not be confined. It is then refused, never started with less.
+#[allow(dead_code, reason = "the floor of each axis reads none of it")]
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ConfineError {
+    /// The request asks for what cannot be: which field, and why.
+    #[error("{field}: {message}")]
+    Invalid { field: String, message: String },
+    /// Nothing free just now; it is tried again later.
+    #[error("{0}")]
+    Busy(String),
+    /// A kernel call failed.
+    #[error("{axis}: {what}: {source}")]
+    Failed { axis: &'static str, what: String, source: io::Error },
+}
+
 /// One way to hold an axis.
 pub(crate) trait Rung: Send + Sync {
     fn axis(&self) -> Axis;
@@ -41,68 +133,113 @@ pub(crate) trait Rung: Send + Sync {
     /// Tries whether it holds here; the error says what is missing.
     fn probe(&self) -> Result<(), String>;
     /// What it cannot do, as the reason why the level is no better.
-    fn weakness(&self) -> &'static str;
+    fn weakness(&self) -> String;
+
+    /// Whether a Run under it can reach nothing of the kit: its processes, its folder, the control groups.
+    /// Without a rung that says so no limit is [`IsolationLevel::Hard`]: a Run could lift its own.
+    fn guards_kit(&self) -> bool {
+        false
+    }
+
+    /// Adds what one execution needs. On the way of every start: microseconds, no waiting.
+    fn confine(&self, _run: &Subject<'_>, _confinement: &mut Confinement) -> Result<(), ConfineError> {
+        Ok(())
+    }
 }
 
 /// The rungs of this build, best first within an axis.
-pub(crate) fn rungs() -> Vec<Box<dyn Rung>> {
-    use IsolationLevel::{None, Soft};
-    let plain = |axis, mechanism, level, weakness| {
-        Box::new(Plain { axis, mechanism, level, weakness }) as Box<dyn Rung>
-    };
-    vec![
-        plain(Axis::Limits, "none", None, "cgroups and rlimits are not used yet: nothing is bounded"),
-        Box::new(Subreaper),
-        plain(
-            Axis::Files,
-            "directory",
-            None,
-            "all Runs share one uid and one file system: a working directory of mode 0700 does not keep them apart",
-        ),
-        plain(Axis::Devices, "none", None, "every device of the container is open to every Run"),
-        plain(Axis::Network, "shared", None, "every Run shares the Pod's network"),
-        plain(
-            Axis::Privileges,
-            "no-new-privs",
-            Soft,
-            "no privilege can be gained, but all Runs share the server's uid and capabilities, and the server's token is kept from them by the server's own memory protection only",
-        ),
+pub(crate) fn rungs(place: &Place) -> Vec<Arc<dyn Rung>> {
+    [
+        limits::rungs(place),
+        kill::rungs(place),
+        files::rungs(place),
+        devices::rungs(place),
+        network::rungs(place),
+        privileges::rungs(place),
     ]
+    .concat()
 }
 
-/// Probes every rung and takes the best that holds on each axis.
-pub(crate) fn probe(rungs: &[Box<dyn Rung>]) -> Isolation {
-    let axes = Axis::ALL.map(|axis| {
-        let mut missing: Vec<String> = Vec::new();
-        for rung in rungs.iter().filter(|rung| rung.axis() == axis) {
-            match rung.probe() {
-                Ok(()) => {
-                    missing.extend((!rung.weakness().is_empty()).then(|| rung.weakness().to_owned()));
-                    return told(axis, rung.level(), rung.mechanism(), &missing);
+/// What holds here: at most one rung per axis, and the record that tells of all.
+pub(crate) struct Ladder {
+    held: Vec<Arc<dyn Rung>>,
+    record: Isolation,
+}
+
+impl Ladder {
+    /// Probes every rung and takes the best that holds on each axis.
+    pub(crate) fn probe(rungs: &[Arc<dyn Rung>]) -> Self {
+        let found = Axis::ALL.map(|axis| {
+            let mut missing: Vec<String> = Vec::new();
+            for rung in rungs.iter().filter(|rung| rung.axis() == axis) {
+                match rung.probe() {
+                    Ok(()) => return (axis, Some(Arc::clone(rung)), missing),
+                    Err(reason) => missing.push(format!("{}: {reason}", rung.mechanism())),
                 }
-                Err(reason) => missing.push(format!("{}: {reason}", rung.mechanism())),
             }
-        }
-        told(axis, IsolationLevel::None, "none", &missing)
-    });
-    Isolation { axes: axes.into() }
+            (axis, None, missing)
+        });
+        let guarded = found.iter().filter_map(|(_, rung, _)| rung.as_ref()).any(|rung| rung.guards_kit());
+        let axes = found.iter().map(|(axis, rung, missing)| told(*axis, rung.as_deref(), missing, guarded));
+        let record = Isolation { axes: axes.collect() };
+        Self { held: found.into_iter().filter_map(|(_, rung, _)| rung).collect(), record }
+    }
+
+    /// What Describe and every Run tell.
+    pub(crate) fn record(&self) -> &Isolation {
+        &self.record
+    }
+
+    /// Adds everything that one execution is put in. What it holds must be released also after an error.
+    pub(crate) fn confine(
+        &self,
+        run: &Subject<'_>,
+        confinement: &mut Confinement,
+    ) -> Result<(), ConfineError> {
+        self.held.iter().try_for_each(|rung| rung.confine(run, confinement))
+    }
 }
 
-fn told(axis: Axis, level: IsolationLevel, mechanism: &str, reasons: &[String]) -> IsolationAxis {
+/// What a Run without a rung that guards the kit can undo.
+const UNGUARDED: &str =
+    "Runs have the server's rights, so that a hostile one could write the kit's control groups itself";
+
+fn told(axis: Axis, rung: Option<&dyn Rung>, missing: &[String], guarded: bool) -> IsolationAxis {
+    let mut reasons = missing.to_vec();
+    let mut level = IsolationLevel::None;
+    if let Some(rung) = rung {
+        level = rung.level();
+        reasons.extend(Some(rung.weakness()).filter(|weakness| !weakness.is_empty()));
+        if matches!(axis, Axis::Limits | Axis::Kill) && level == IsolationLevel::Hard && !guarded {
+            level = IsolationLevel::Soft;
+            reasons.push(UNGUARDED.to_owned());
+        }
+    }
     IsolationAxis {
         axis: axis.name().to_owned(),
         level: level.into(),
-        mechanism: mechanism.to_owned(),
+        mechanism: rung.map_or("none", Rung::mechanism).to_owned(),
         reason: reasons.join("; "),
     }
 }
 
-/// A rung that needs nothing from the place.
+/// A rung that needs nothing from the place and gives nothing to a Run.
 struct Plain {
     axis: Axis,
     mechanism: &'static str,
     level: IsolationLevel,
     weakness: &'static str,
+}
+
+impl Plain {
+    fn rung(
+        axis: Axis,
+        mechanism: &'static str,
+        level: IsolationLevel,
+        weakness: &'static str,
+    ) -> Arc<dyn Rung> {
+        Arc::new(Self { axis, mechanism, level, weakness })
+    }
 }
 
 impl Rung for Plain {
@@ -122,87 +259,10 @@ impl Rung for Plain {
         Ok(())
     }
 
-    fn weakness(&self) -> &'static str {
-        self.weakness
-    }
-}
-
-/// One supervisor per Run that inherits, kills and reaps whatever the Run leaves.
-struct Subreaper;
-
-impl Rung for Subreaper {
-    fn axis(&self) -> Axis {
-        Axis::Kill
-    }
-
-    fn mechanism(&self) -> &'static str {
-        "subreaper"
-    }
-
-    fn level(&self) -> IsolationLevel {
-        IsolationLevel::Soft
-    }
-
-    fn probe(&self) -> Result<(), String> {
-        // The kill loop reads who is whose child.
-        std::fs::read_dir("/proc/self/task")
-            .map(drop)
-            .map_err(|error| format!("/proc cannot be read: {error}"))
-    }
-
-    fn weakness(&self) -> &'static str {
-        "every process of an ended Run is killed and reaped with the kernel's proof, but a Run can signal supervisors of its own uid"
+    fn weakness(&self) -> String {
+        self.weakness.to_owned()
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    struct Missing;
-
-    impl Rung for Missing {
-        fn axis(&self) -> Axis {
-            Axis::Kill
-        }
-
-        fn mechanism(&self) -> &'static str {
-            "cgroup-v2"
-        }
-
-        fn level(&self) -> IsolationLevel {
-            IsolationLevel::Hard
-        }
-
-        fn probe(&self) -> Result<(), String> {
-            Err("the tree is read-only".into())
-        }
-
-        fn weakness(&self) -> &'static str {
-            ""
-        }
-    }
-
-    #[test]
-    fn each_axis_is_told_once_and_none_claims_more_than_it_has() {
-        let isolation = probe(&rungs());
-        let names: Vec<_> = isolation.axes.iter().map(|axis| axis.axis.as_str()).collect();
-        assert_eq!(names, ["limits", "kill", "files", "devices", "network", "privileges"]);
-        for axis in &isolation.axes {
-            assert_ne!(axis.level(), IsolationLevel::Hard, "{axis:?}");
-            assert!(!axis.reason.is_empty(), "{axis:?}");
-        }
-    }
-
-    #[test]
-    fn a_better_rung_that_does_not_hold_gives_its_reason() {
-        let mut all: Vec<Box<dyn Rung>> = vec![Box::new(Missing)];
-        all.extend(rungs());
-        let isolation = probe(&all);
-        let kill = isolation.axes.iter().find(|axis| axis.axis == "kill").expect("kill");
-        assert_eq!(kill.mechanism, "subreaper");
-        assert!(kill.reason.starts_with("cgroup-v2: the tree is read-only; "), "{}", kill.reason);
-        let none = probe(&[]);
-        assert!(none.axes.iter().all(|axis| axis.level() == IsolationLevel::None));
-    }
-}
+mod tests;

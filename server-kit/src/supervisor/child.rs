@@ -12,10 +12,12 @@ use nix::sys::time::TimeValLike as _;
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
 use nix::unistd::Pid;
 
+use crate::isolation;
+
 use super::command::{self, Stack, StartError};
 use super::sys::{self, receive, send, unix_micros};
 use super::tree::{self, Children};
-use super::wire::{Counters, Ended, INLINE_JOB, JobRef, Order, Report, StartStep};
+use super::wire::{Counters, Ended, IN_MESSAGE, INLINE_JOB, JobRef, Order, Report, StartStep};
 
 /// How the command itself ended.
 #[derive(Clone, Copy)]
@@ -48,25 +50,29 @@ pub(super) fn supervise(control: &OwnedFd) -> i32 {
     0
 }
 
-/// A job is stdin, stdout and stderr, and the job either in the message or in a fourth, a memory file.
+/// A job's descriptors are stdin, stdout and stderr, those of its confinement, and, when the message says
+/// so and holds nothing else, a memory file with the job.
 fn start(message: &[u8], fds: Vec<OwnedFd>, stack: &mut Stack) -> Result<Pid, StartError> {
     let malformed = StartError { step: StartStep::Stdio, errno: nix::libc::EPROTO };
     let mut fds = fds.into_iter();
     let (Some(stdin), Some(stdout), Some(stderr)) = (fds.next(), fds.next(), fds.next()) else {
         return Err(malformed);
     };
+    let mut fds: Vec<OwnedFd> = fds.collect();
     let mut large = Vec::new();
-    let bytes = match fds.next() {
-        None => message.get(1..).unwrap_or_default(),
-        Some(memory) => {
-            let mut file = File::from(memory);
+    let bytes = match message.first() {
+        Some(&IN_MESSAGE) => message.get(1..).unwrap_or_default(),
+        _ => {
+            let mut file = File::from(fds.pop().ok_or(malformed)?);
             let read = file.rewind().and_then(|()| file.read_to_end(&mut large));
             read.map_err(|_| malformed)?;
             &large
         }
     };
     let job = JobRef::decode(bytes).map_err(|_| malformed)?;
-    command::start(&job, [stdin.as_fd(), stdout.as_fd(), stderr.as_fd()], stack)
+    let failed = |(axis, errno)| StartError { step: StartStep::Confine(axis), errno };
+    let steps = isolation::steps(&job.parts, &fds).map_err(failed)?;
+    command::start(&job, &steps, [stdin.as_fd(), stdout.as_fd(), stderr.as_fd()], stack)
 }
 
 struct Watcher<'a> {

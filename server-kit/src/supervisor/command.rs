@@ -7,6 +7,8 @@ use std::ptr;
 
 use nix::unistd::Pid;
 
+use crate::isolation::AxisStep;
+
 use super::wire::{JobRef, StartStep};
 
 /// Bytes: enough for the few frames between clone and exec.
@@ -36,15 +38,17 @@ struct Plan {
     cwd: *const c_char,
     stdio: [c_int; 3],
     parent: libc::pid_t,
+    steps: *const [AxisStep],
     failed: Option<StartError>,
 }
 
 /// Starts the command in a process group of its own and returns once `exec` has succeeded.
 ///
 /// The child gets default signal dispositions and an empty mask, dies with this process, and
-/// has no descriptor but its three.
+/// has no descriptor but its three. It enters `steps` before anything of the job is touched.
 pub(super) fn start(
     job: &JobRef<'_>,
+    steps: &[AxisStep],
     stdio: [BorrowedFd<'_>; 3],
     stack: &mut Stack,
 ) -> Result<Pid, StartError> {
@@ -58,8 +62,10 @@ pub(super) fn start(
         cwd: job.cwd.as_ptr(),
         stdio: stdio.map(|fd| fd.as_raw_fd()),
         parent: Pid::this().as_raw(),
+        steps,
         failed: None,
     };
+    let namespaces = steps.iter().fold(0, |flags, (_, step)| flags | step.clone_flags());
     // SAFETY: the stack grows down from its end, which is 16-byte aligned, and both it and `plan` outlive
     // the child's use of them: CLONE_VFORK keeps this thread suspended until the child has called exec or
     // _exit. This process has one thread, so no lock can be held by another. `child` never returns and
@@ -69,7 +75,7 @@ pub(super) fn start(
         libc::clone(
             child,
             top,
-            libc::CLONE_VM | libc::CLONE_VFORK | libc::SIGCHLD,
+            libc::CLONE_VM | libc::CLONE_VFORK | namespaces | libc::SIGCHLD,
             ptr::from_mut(&mut plan).cast(),
         )
     };
@@ -115,6 +121,11 @@ unsafe fn exec(plan: &Plan) -> StartError {
         // The supervisor may have died before that took hold.
         if libc::getppid() != plan.parent {
             return error(StartStep::Group);
+        }
+        for (axis, step) in &*plan.steps {
+            if let Err(errno) = step.enter() {
+                return StartError { step: StartStep::Confine(*axis), errno };
+            }
         }
         if !place_stdio(plan.stdio) {
             return error(StartStep::Stdio);

@@ -15,7 +15,7 @@ use tokio::sync::{Semaphore, oneshot};
 
 use super::nursery::{MARKER, MORE};
 use super::sys::{receive, send, socket_pair};
-use super::wire::{INLINE_JOB, Job, MAX_MESSAGE, News, Order, Report};
+use super::wire::{IN_MEMORY, IN_MESSAGE, INLINE_JOB, Job, MAX_MESSAGE, News, Order, Report};
 
 /// Why no supervisor could be had. Transient: it is tried again until the pool is dropped.
 #[derive(Debug, thiserror::Error)]
@@ -100,7 +100,12 @@ impl Pool {
     }
 
     /// Hands `job` to an idle supervisor; waits for one when a burst has used them up.
-    pub(crate) async fn start_job(&self, job: &Job, streams: Streams) -> Result<Control, PoolError> {
+    pub(crate) async fn start_job(
+        &self,
+        job: &Job,
+        streams: Streams,
+        confining: &[OwnedFd],
+    ) -> Result<Control, PoolError> {
         loop {
             self.shared.ready.acquire().await.map_err(|_| PoolError::Closed)?.forget();
             let (idle, left) = {
@@ -109,7 +114,7 @@ impl Pool {
             };
             let Some(idle) = idle else { continue };
             let control = Control::new(idle, Arc::clone(&self.shared))?;
-            match control.send_job(job, &streams) {
+            match control.send_job(job, &streams, confining) {
                 Ok(()) => {
                     // Making another takes time from the one that starts; only a burst cannot wait.
                     if left == 0 {
@@ -267,16 +272,17 @@ impl Control {
         Ok(Self { socket, gone, pid: idle.pid, shared })
     }
 
-    fn send_job(&self, job: &Job, streams: &Streams) -> io::Result<()> {
-        let mut message = vec![0u8];
+    fn send_job(&self, job: &Job, streams: &Streams, confining: &[OwnedFd]) -> io::Result<()> {
+        let mut message = vec![IN_MESSAGE];
         message.append(&mut job.encode());
         let mut fds = vec![streams.stdin.as_fd(), streams.stdout.as_fd(), streams.stderr.as_fd()];
+        fds.extend(confining.iter().map(AsFd::as_fd));
         if message.len() <= INLINE_JOB {
             return send(&self.socket, &message, &fds);
         }
         let memory = memory_file(&message[1..])?;
         fds.push(memory.as_fd());
-        send(&self.socket, &message[..1], &fds)
+        send(&self.socket, &[IN_MEMORY], &fds)
     }
 
     /// The next report; `None` when the supervisor is gone without one.

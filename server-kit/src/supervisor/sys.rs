@@ -15,7 +15,7 @@ use rustix::net::{
 };
 
 /// File descriptors in one message at most.
-pub(super) const MAX_FDS: usize = 4;
+pub(super) const MAX_FDS: usize = 32;
 
 /// A connected pair of message sockets, closed on exec.
 pub(super) fn socket_pair() -> io::Result<(OwnedFd, OwnedFd)> {

@@ -4,6 +4,8 @@
 
 use std::ffi::{CStr, CString};
 
+use crate::isolation::{Axis, Part, PartRef};
+
 /// A message that cannot be read: the two ends are not the same build, or memory was hurt.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 #[error("malformed message of {length} bytes, kind {kind:?}")]
@@ -22,6 +24,8 @@ pub(crate) struct Job {
     pub args: Vec<CString>,
     /// `NAME=VALUE`.
     pub env: Vec<CString>,
+    /// What the command is put in before exec.
+    pub parts: Vec<Part>,
 }
 
 /// Server to supervisor.
@@ -50,11 +54,13 @@ pub(crate) struct Counters {
 /// At which step a start failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum StartStep {
-    Fork = 0,
-    Group = 1,
-    Stdio = 2,
-    Directory = 3,
-    Exec = 4,
+    Fork,
+    Group,
+    Stdio,
+    Directory,
+    Exec,
+    /// Being put into what keeps Runs apart, on one axis.
+    Confine(Axis),
 }
 
 /// Supervisor to server.
@@ -103,13 +109,17 @@ pub(crate) enum News {
     Gone { pid: i32, orphans: u32 },
 }
 
+/// First byte of a job's message: the job follows.
+pub(crate) const IN_MESSAGE: u8 = 0;
+/// First byte of a job's message: the job is in the last descriptor.
+pub(crate) const IN_MEMORY: u8 = 1;
 /// Jobs longer than this travel in a memory file instead of the datagram.
 pub(crate) const INLINE_JOB: usize = 32 * 1024;
 /// No message other than a job is longer.
 pub(crate) const MAX_MESSAGE: usize = 64;
 
 impl Job {
-    /// The whole job in one buffer: four counts, then NUL-terminated strings.
+    /// The whole job in one buffer: three counts, NUL-terminated strings, then the parts: axis, length, bytes.
     pub(crate) fn encode(&self) -> Vec<u8> {
         let lists = [&self.programs, &self.args, &self.env];
         let strings = || lists.into_iter().flatten().chain([&self.cwd]);
@@ -120,6 +130,11 @@ impl Job {
         }
         for string in strings() {
             bytes.extend_from_slice(string.as_bytes_with_nul());
+        }
+        for part in &self.parts {
+            bytes.push(part.axis as u8);
+            bytes.extend_from_slice(&u32::try_from(part.bytes.len()).unwrap_or(u32::MAX).to_le_bytes());
+            bytes.extend_from_slice(&part.bytes);
         }
         bytes
     }
@@ -132,6 +147,7 @@ pub(super) struct JobRef<'a> {
     pub programs: Vec<&'a CStr>,
     pub args: Vec<&'a CStr>,
     pub env: Vec<&'a CStr>,
+    pub parts: Vec<PartRef<'a>>,
 }
 
 impl<'a> JobRef<'a> {
@@ -153,7 +169,11 @@ impl<'a> JobRef<'a> {
         let args = list(counts[1]).ok_or_else(malformed)?;
         let env = list(counts[2]).ok_or_else(malformed)?;
         let cwd = reader.string().ok_or_else(malformed)?;
-        Ok(Self { cwd, programs, args, env })
+        let mut parts = Vec::new();
+        while !reader.bytes.is_empty() {
+            parts.push(reader.part().ok_or_else(malformed)?);
+        }
+        Ok(Self { cwd, programs, args, env, parts })
     }
 }
 
@@ -183,7 +203,7 @@ impl Report {
         match self {
             Self::Started { at, pid } => Writer::new(1).i64(at).i32(pid).done(),
             Self::StartFailed { at, step, errno } => {
-                Writer::new(2).i64(at).i32(step as i32).i32(errno).done()
+                Writer::new(2).i64(at).i32(step.to_raw()).i32(errno).done()
             }
             Self::Sampled(counters) => Writer::new(3).counters(counters).done(),
             Self::Ended(end) => {
@@ -240,9 +260,20 @@ impl News {
 
 impl StartStep {
     fn from_raw(raw: i32) -> Option<Self> {
-        [Self::Fork, Self::Group, Self::Stdio, Self::Directory, Self::Exec]
-            .into_iter()
-            .find(|step| *step as i32 == raw)
+        let confining = Axis::ALL.map(Self::Confine);
+        let plain = [Self::Fork, Self::Group, Self::Stdio, Self::Directory, Self::Exec];
+        plain.into_iter().chain(confining).find(|step| step.to_raw() == raw)
+    }
+
+    fn to_raw(self) -> i32 {
+        match self {
+            Self::Fork => 0,
+            Self::Group => 1,
+            Self::Stdio => 2,
+            Self::Directory => 3,
+            Self::Exec => 4,
+            Self::Confine(axis) => 16 + i32::from(axis as u8),
+        }
     }
 }
 
@@ -319,6 +350,15 @@ impl<'a> Reader<'a> {
             read_bytes: next()?,
             write_bytes: next()?,
         })
+    }
+
+    fn part(&mut self) -> Option<PartRef<'a>> {
+        let [axis] = self.take::<1>()?;
+        let axis = Axis::ALL.into_iter().find(|known| *known as u8 == axis)?;
+        let length = self.u32()? as usize;
+        let (bytes, rest) = self.bytes.split_at_checked(length)?;
+        self.bytes = rest;
+        Some(PartRef { axis, bytes })
     }
 
     fn string(&mut self) -> Option<&'a CStr> {

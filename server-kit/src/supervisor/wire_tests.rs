@@ -24,7 +24,7 @@ fn strings() -> impl Strategy<Value = Vec<CString>> {
 proptest! {
     #[test]
     fn reports_round_trip(at in any::<i64>(), code in any::<i32>(), signal in any::<i32>(),
-                          stopped in any::<bool>(), proven in any::<bool>(), counters in counters(), step in 0..5) {
+                          stopped in any::<bool>(), proven in any::<bool>(), counters in counters(), step in prop_oneof![0..5, 16..22]) {
         let step = StartStep::from_raw(step).expect("a step");
         for report in [
             Report::Started { at, pid: code },
@@ -46,14 +46,18 @@ proptest! {
     }
 
     #[test]
-    fn jobs_round_trip(programs in strings(), args in strings(), env in strings(), cwd in "[a-z/]{0,20}") {
-        let job = Job { cwd: CString::new(cwd).expect("no NUL"), programs, args, env };
+    fn jobs_round_trip(programs in strings(), args in strings(), env in strings(), cwd in "[a-z/]{0,20}",
+                       parts in proptest::collection::vec((0..6usize, any::<Vec<u8>>()), 0..4)) {
+        let parts: Vec<_> = parts.into_iter().map(|(axis, bytes)| Part { axis: Axis::ALL[axis], bytes }).collect();
+        let job = Job { cwd: CString::new(cwd).expect("no NUL"), programs, args, env, parts };
         let bytes = job.encode();
         let read = JobRef::decode(&bytes).expect("decodes");
         let owned = |list: &[&CStr]| list.iter().map(|s| (*s).to_owned()).collect::<Vec<_>>();
         prop_assert_eq!(&owned(&read.programs), &job.programs);
         prop_assert_eq!(&owned(&read.args), &job.args);
         prop_assert_eq!(&owned(&read.env), &job.env);
+        let parts: Vec<_> = read.parts.iter().map(|p| Part { axis: p.axis, bytes: p.bytes.to_vec() }).collect();
+        prop_assert_eq!(&parts, &job.parts);
         prop_assert_eq!(read.cwd, job.cwd.as_c_str());
     }
 
