@@ -37,6 +37,12 @@ enum Recipe {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },
+    /// A virtual machine with cgroup v2, for the tests; `cargo xtask vm help` says more
+    #[command(disable_help_flag = true)]
+    Vm {
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
     #[command(external_subcommand)]
     Rule(Vec<String>),
 }
@@ -51,14 +57,15 @@ pub fn run() -> Result<ExitCode> {
         Recipe::Check { rules } => check::run(&workspace, &rules),
         Recipe::Gen => generate::run(&workspace).map(|()| ExitCode::SUCCESS),
         Recipe::Bench(args) => bench::run(&args),
-        Recipe::Node { arguments } => node(&arguments),
+        Recipe::Node { arguments } => program("kruntimes-node", "node", &arguments),
+        Recipe::Vm { arguments } => program("kruntimes-vm", "vm", &arguments),
         Recipe::Rule(words) => check::run(&workspace, &words),
     }
 }
 
-/// The node is a program of its own (`tests/node`); its exit code is ours.
-fn node(arguments: &[String]) -> Result<ExitCode> {
-    let mut node = command::cargo(&["run", "--quiet", "--package", "kruntimes-node", "--bin", "node", "--"]);
-    let status = node.args(arguments).status()?;
+/// A tool of the tests is a program of its own, built when it is asked for; its exit code is ours.
+fn program(package: &str, name: &str, arguments: &[String]) -> Result<ExitCode> {
+    let mut program = command::cargo(&["run", "--quiet", "--package", package, "--bin", name, "--"]);
+    let status = program.args(arguments).status()?;
     Ok(ExitCode::from(status.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(1)))
 }

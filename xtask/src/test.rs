@@ -2,6 +2,7 @@
 
 mod report;
 mod skips;
+mod vm;
 
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::path::PathBuf;
@@ -31,6 +32,8 @@ enum Suite {
     Unit,
     /// The behaviour of the whole on the local platform
     Local,
+    /// The tests of the server kit once more, in a virtual machine with cgroup v2
+    Vm,
 }
 
 /// The package with the suites that need running programs.
@@ -55,6 +58,10 @@ pub fn run(workspace: &Workspace, args: &Args) -> Result<ExitCode> {
             &args.filter,
         )?);
     }
+    if chosen(Suite::Vm) {
+        eprintln!("vm: the tests of the server kit in a virtual machine with cgroup v2");
+        vm::run(&args.filter, &mut report)?;
+    }
     let allowed = skips::allowed(&workspace.read(skips::LIST))?;
     let unexpected = skips::unexpected(&report.skipped, &allowed);
     close(&report, &unexpected, start);
@@ -76,15 +83,25 @@ fn set_up(workspace: &Workspace) -> Result<Vec<(&'static str, PathBuf)>> {
 /// Runs test programs, shows what they print, and counts.
 fn suite(words: &[&str], set_up: &[(&str, PathBuf)], filter: &[String]) -> Result<Report> {
     let mut cargo = command::cargo(words);
-    // The output of tests that passed is read too: that is where they say what they skipped.
-    cargo.args(["--", "--show-output"]).args(filter);
+    cargo.arg("--").args(SHOWN).args(filter);
     cargo.envs(set_up.iter().map(|(name, value)| (name, value)));
-    eprintln!("+ {}", command::words(&cargo));
-    let mut child = cargo.stdout(Stdio::piped()).spawn().context("cannot run cargo")?;
+    read(cargo)
+}
+
+/// For test programs: the output of tests that passed is read too, that is where they say what they skipped.
+const SHOWN: [&str; 1] = ["--show-output"];
+
+/// Runs a command that runs test programs, shows what they print, and counts.
+fn read(mut command: Command) -> Result<Report> {
+    let words = command::words(&command);
+    eprintln!("+ {words}");
+    let mut child = command.stdout(Stdio::piped()).spawn().with_context(|| format!("cannot run {words}"))?;
     let mut report = Report::default();
     let mut reader = report::Reader::default();
     let mut out = std::io::stdout();
-    for line in BufReader::new(child.stdout.take().context("cargo has no output")?).split(b'\n') {
+    for line in
+        BufReader::new(child.stdout.take().with_context(|| format!("no output of {words}"))?).split(b'\n')
+    {
         let line = String::from_utf8_lossy(&line?).into_owned();
         if reader.read(&line, &mut report) {
             writeln!(out, "{line}")?;

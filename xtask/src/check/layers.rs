@@ -29,6 +29,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("xtask", &[]),
     ("kruntimes-gen", &["kruntimes-api", "kruntimes-core", "kruntimes-proto", "krt"]),
     ("kruntimes-node", &[]),
+    ("kruntimes-vm", &[]),
     ("kruntimes-bench", &["kruntimes-api"]),
 ];
 
