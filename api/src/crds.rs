@@ -81,11 +81,23 @@ pub fn volume_source(_: &mut SchemaGenerator) -> Schema {
     json_schema!({"type": "object", "maxProperties": 1, "x-kubernetes-preserve-unknown-fields": true})
 }
 
+/// Entries of a map of quantities that a rule compares one by one.
+pub const FEW: u32 = 7;
+
 /// Resource name to quantity, at most 32 entries.
 pub fn quantities(_: &mut SchemaGenerator) -> Schema {
+    quantities_up_to(32)
+}
+
+/// Resource name to quantity, at most [`FEW`] entries.
+pub fn few_quantities(_: &mut SchemaGenerator) -> Schema {
+    quantities_up_to(FEW)
+}
+
+fn quantities_up_to(entries: u32) -> Schema {
     json_schema!({
         "type": "object",
-        "maxProperties": 32,
+        "maxProperties": entries,
         "additionalProperties": {
             "anyOf": [{"type": "integer"}, {"type": "string"}],
             "x-kubernetes-int-or-string": true,

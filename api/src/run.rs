@@ -190,13 +190,13 @@ pub struct EnvVar {
 #[derive(Serialize, Deserialize, Clone, Debug, Default, PartialEq, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Resources {
-    /// Amounts to hold while it runs. `runs` defaults to 1; zero is ignored.
+    /// Amounts to hold while it runs, at most 7. `runs` defaults to 1; zero is ignored.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    #[schemars(schema_with = "crate::crds::quantities")]
+    #[schemars(schema_with = "crate::crds::few_quantities")]
     pub requests: BTreeMap<String, Quantity>,
     /// Enforced ceilings for `cpu`, `memory`, `pids`, `ephemeral-storage`.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    #[schemars(schema_with = "crate::crds::quantities")]
+    #[schemars(schema_with = "crate::crds::few_quantities")]
     pub limits: BTreeMap<String, Quantity>,
 }
 

@@ -4,8 +4,9 @@ use std::future::Future;
 use std::time::Duration;
 
 use futures::{Stream, StreamExt};
+use k8s_openapi::api::authentication::v1::SelfSubjectReview;
 use kruntimes_api::{Run, Runtime};
-use kube::api::{Api, ListParams, Patch, PatchParams};
+use kube::api::{Api, ListParams, Patch, PatchParams, PostParams};
 use kube::core::NamespaceResourceScope;
 use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Client, Resource, ResourceExt};
@@ -25,8 +26,6 @@ pub struct Session {
     pub client: Client,
     /// The namespace that was asked for.
     pub namespace: String,
-    /// Who submits.
-    pub user: Option<String>,
     address: String,
     local: bool,
     limit: Option<Duration>,
@@ -55,7 +54,6 @@ impl Session {
         Ok(Self {
             client,
             namespace: target.namespace,
-            user: target.user,
             address,
             local: target.local,
             limit: connection.request_timeout.filter(|limit| !limit.is_zero()),
@@ -100,6 +98,22 @@ impl Session {
     /// A client's error in our words.
     pub fn explain(&self, doing: &str, error: kube::Error) -> Error {
         Error::from_kube(doing, &self.address, self.local, error)
+    }
+
+    /// Who we are to the API, for `spec.submitter`: the one name that admission accepts there. A name in a
+    /// kubeconfig is only a word of that file. `None`: the API does not say, and fills it in if it can.
+    ///
+    /// # Errors
+    /// As [`Self::call`], when it does not answer at all.
+    pub(crate) async fn whoami(&self, doing: &str) -> Result<Option<String>, Error> {
+        let api: Api<SelfSubjectReview> = Api::all(self.client.clone());
+        let params = PostParams::default();
+        let asked = self.call(doing, api.create(&params, &SelfSubjectReview::default())).await;
+        match asked {
+            Ok(review) => Ok(review.status.and_then(|status| status.user_info?.username)),
+            Err(error) if error.api_code().is_some() => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 
     /// One Run.

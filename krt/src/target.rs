@@ -12,32 +12,28 @@ use crate::error::Error;
 pub(crate) struct Target {
     pub config: Config,
     pub namespace: String,
-    /// Name for `spec.submitter`.
-    pub user: Option<String>,
     /// It is the local platform of this machine.
     pub local: bool,
 }
 
 /// Finds the target.
 pub(crate) async fn resolve(connection: &Connection) -> Result<Target, Error> {
-    let (mut target, user) = match find(connection)? {
+    let mut target = match find(connection)? {
         Found::Kubeconfig { kubeconfig, path, local } => load(connection, *kubeconfig, &path, local).await?,
         Found::Server(uri) => {
             let config = Config::new(uri);
-            (Target { namespace: config.default_namespace.clone(), config, user: None, local: false }, None)
+            Target { namespace: config.default_namespace.clone(), config, local: false }
         }
         Found::InCluster => {
             let config = Config::incluster()
                 .map_err(|e| Error::Kubeconfig { path: "of this Pod".into(), why: e.to_string() })?;
-            (Target { namespace: config.default_namespace.clone(), config, user: None, local: false }, None)
+            Target { namespace: config.default_namespace.clone(), config, local: false }
         }
     };
     apply_flags(connection, &mut target.config)?;
     if let Some(namespace) = &connection.namespace {
         target.namespace.clone_from(namespace);
     }
-    target.user =
-        connection.as_user.clone().or(user).or_else(|| std::env::var("USER").ok()).filter(|u| !u.is_empty());
     Ok(target)
 }
 
@@ -110,13 +106,8 @@ async fn load(
     kubeconfig: Kubeconfig,
     path: &str,
     local: bool,
-) -> Result<(Target, Option<String>), Error> {
+) -> Result<Target, Error> {
     let failed = |why: String| Error::Kubeconfig { path: path.to_owned(), why };
-    let context = connection.context.as_deref().or(kubeconfig.current_context.as_deref());
-    let user = connection.user.clone().or_else(|| {
-        let named = kubeconfig.contexts.iter().find(|c| Some(c.name.as_str()) == context)?;
-        named.context.as_ref()?.user.clone()
-    });
     let options = KubeConfigOptions {
         context: connection.context.clone(),
         cluster: connection.cluster.clone(),
@@ -127,7 +118,7 @@ async fn load(
     let namespace = config.default_namespace.clone();
     // A copy of the local platform's kubeconfig still means the local platform.
     let local = local || is_local(&config.cluster_url);
-    Ok((Target { config, namespace, user: None, local }, user))
+    Ok(Target { config, namespace, local })
 }
 
 #[cfg(feature = "local")]

@@ -15,7 +15,6 @@ async fn output_and_exit_code_are_the_runs_own() {
     let mut log = world.pod("p1").await;
     let child = world.krt(&["run", "-c", "echo", "--name", "a", "-e", "A=1"]).spawn().unwrap();
     let run = world.until(|run| run.metadata.name.as_deref() == Some("a")).await;
-    assert_eq!(run.spec.submitter.as_deref(), Some("kruntimes-local"), "the kubeconfig's user");
     log.line(&run, 1, "stdout", "first");
     world.status("a", log.assigned("Running")).await;
     log.line(&run, 1, "stderr", "problem");
@@ -28,6 +27,27 @@ async fn output_and_exit_code_are_the_runs_own() {
     assert!(done.err.starts_with("problem\n"), "{}", done.err);
     assert!(done.err.contains("a Failed in 1.50s") && done.err.contains("exit 7"), "{}", done.err);
     assert!(!done.err.contains('\x1b'), "no colours without a terminal");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_submitter_is_whom_the_api_knows_and_not_what_a_kubeconfig_calls_them() {
+    let world = World::new().await;
+    let renamed = world.folder().join("renamed");
+    let text = std::fs::read_to_string(world.platform.kubeconfig_path()).unwrap();
+    let mut kubeconfig: serde_json::Value = serde_yaml::from_str(&text).unwrap();
+    kubeconfig["users"][0]["name"] = "laptop".into();
+    kubeconfig["contexts"][0]["context"]["user"] = "laptop".into();
+    std::fs::write(&renamed, kubeconfig.to_string()).unwrap();
+    let file = renamed.to_str().unwrap();
+    let done = world.done(&["run", "--detach", "-c", "x", "--name", "a", "--kubeconfig", file]).await;
+    assert_eq!(done.code, 0, "{}", done.err);
+    let run = world.runs().get("a").await.unwrap();
+    assert_eq!(run.spec.submitter.as_deref(), Some("kruntimes-local"));
+    let done = world.done(&["run", "--detach", "-c", "x", "--name", "b", "--submitter", "eve"]).await;
+    assert_eq!(done.code, 0, "{}", done.err);
+    assert_eq!(world.runs().get("b").await.unwrap().spec.submitter.as_deref(), Some("eve"));
+    let done = world.done(&["run", "--dry-run", "-c", "x"]).await;
+    assert!(!done.out.contains("submitter"), "whoever applies it submits it: {}", done.out);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -158,7 +158,12 @@ impl Scheduler {
             sent: "".into(),
             generation: meta.generation,
             demand,
-            submitter: run.spec.submitter.as_deref().map(|submitter| self.names.share(submitter)),
+            submitter: run
+                .spec
+                .submitter
+                .as_deref()
+                .filter(|submitter| !submitter.is_empty())
+                .map(|submitter| self.names.share(submitter)),
             labels: meta.labels.clone().filter(|labels| !labels.is_empty()).map(Arc::new),
             // One that is being deleted starts nothing any more.
             suspend: run.spec.suspend == Some(true) || meta.deletion_timestamp.is_some(),

@@ -163,6 +163,9 @@ impl Scheduler {
                         format!("{count} lack {name} (want {}, free {})", want(name), display(name, *most))
                     }
                     Obstacle::Affinity => format!("{count} excluded by spec.affinity"),
+                    Obstacle::OtherSubmitter if entry.submitter.is_none() => {
+                        format!("{count} in use, which a Run without spec.submitter does not share")
+                    }
                     Obstacle::OtherSubmitter => format!("{count} in use by another submitter"),
                     Obstacle::Reserved => format!("{count} reserved for a Run that waits longer"),
                     Obstacle::Refused => format!("{count} had no room after all"),

@@ -26,14 +26,17 @@ pub fn capacity_of(pod: &PodView, instance: Option<&InstanceView>) -> Amounts {
 pub(super) struct Load {
     pub(super) held: Amounts,
     pub(super) runs: HashSet<RunUid>,
-    /// Runs per submitter; no submitter is one of its own.
+    /// Runs per submitter.
     pub(super) submitters: HashMap<Option<Arc<str>>, u32>,
 }
 
 impl Load {
-    /// Whether nobody but `submitter` is here.
+    /// Whether nobody but `submitter` is here. Two Runs that name nobody may be of two people.
     pub(super) fn is_only(&self, submitter: Option<&Arc<str>>) -> bool {
-        self.submitters.keys().all(|other| other.as_ref() == submitter)
+        match submitter {
+            None => self.submitters.is_empty(),
+            Some(_) => self.submitters.keys().all(|other| other.as_ref() == submitter),
+        }
     }
 }
 

@@ -26,15 +26,15 @@ const LISTED: usize = 20;
 pub(crate) async fn run(args: RunArgs, connection: &Connection, terminal: &Terminal) -> Result<u8, Error> {
     let mut run = spec::build(&args, &|name| std::env::var(name).ok())?;
     if args.dry_run {
-        // Without a cluster a manifest can be written, too; then the submitter stays open.
+        // Without a cluster a manifest can be written, too. Who will submit it is not known yet.
         let session = Session::open(connection).await;
-        run.metadata.namespace =
-            connection.namespace.clone().or(session.as_ref().ok().map(|s| s.namespace.clone()));
-        run.spec.submitter = run.spec.submitter.take().or(session.ok().and_then(|s| s.user));
+        run.metadata.namespace = connection.namespace.clone().or(session.ok().map(|s| s.namespace));
         return print(&run, args.output.unwrap_or(Format::Yaml), terminal).map(|()| exit::OK);
     }
     let session = Session::open(connection).await?;
-    run.spec.submitter = run.spec.submitter.take().or(session.user.clone());
+    if run.spec.submitter.is_none() {
+        run.spec.submitter = session.whoami("create the Run").await?;
+    }
     let (created, runtime) = create(&session, &run).await?;
     if let Some(words) = runtime {
         let advice = format!("the Run waits until it exists; `krt cancel {}` ends it", created.name_any());

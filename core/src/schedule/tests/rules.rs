@@ -282,6 +282,28 @@ fn submitters_do_not_share_a_pod_where_they_must_not() {
 }
 
 #[test]
+fn a_run_without_a_submitter_shares_a_single_submitter_pod_with_nobody() {
+    let mut world = World::new();
+    world.runtime("bash", RuntimeView { tenancy: Tenancy::SingleSubmitter, ..RuntimeView::default() });
+    world.pod("a", &[("runs", 4)]);
+    world.submit("1", |_| {});
+    world.submit("2", |run| run.spec.submitter = Some(String::new()));
+    world.submit("3", |run| run.spec.submitter = Some("eve".into()));
+    assert_eq!(world.settle(), ["1>a"], "the second may be somebody else's");
+    world.pass(SECOND * 31);
+    let said = world.settle();
+    assert!(
+        said.iter()
+            .any(|line| line.contains("2: 0 of 1 Pods fit: 1 in use, which a Run without spec.submitter")),
+        "{said:?}"
+    );
+    world.finish("1-uid");
+    assert_eq!(world.settle(), ["2>a"]);
+    world.finish("2-uid");
+    assert_eq!(world.settle(), ["3>a"]);
+}
+
+#[test]
 fn suspended_waiting_and_cancelled_runs() {
     let mut world = World::new();
     world.pod("a", &[("runs", 9)]);

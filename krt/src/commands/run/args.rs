@@ -109,7 +109,7 @@ pub(crate) struct RunArgs {
     /// Accounting word.
     #[arg(long, value_name = "WORD", help_heading = "Queueing")]
     pub queue: Option<String>,
-    /// Who submits; default: the kubeconfig's user, else $USER.
+    /// Who submits; default: your name as the API knows it.
     #[arg(long, value_name = "NAME", help_heading = "Queueing")]
     pub submitter: Option<String>,
 
