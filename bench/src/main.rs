@@ -9,8 +9,11 @@ mod bare;
 mod figures;
 mod local;
 mod machine;
+mod measure;
+mod node;
 mod platform;
 mod processes;
+mod requests;
 mod runs;
 mod watch;
 
@@ -26,12 +29,15 @@ struct Cli {
 #[derive(Subcommand)]
 enum Place {
     /// On a local platform of its own, which is started and stopped
-    Local(local::Args),
+    Local(measure::Args),
+    /// On a Kubernetes node of its own, which is started and taken down; needs root
+    Node(measure::Args),
 }
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
     match Cli::parse().place {
         Place::Local(args) => local::run(args).await,
+        Place::Node(args) => node::run(args).await,
     }
 }

@@ -26,16 +26,36 @@ pub fn of(programs: &Path, data_dir: &Path) -> Result<Vec<Process>> {
         &std::fs::read(data_dir.join("platform.json")).context("the platform says no process id")?,
     )?;
     let api = platform["pid"].as_u64();
+    every(|pid| read(pid, programs, data_dir, api))
+}
+
+/// Processes in a cgroup one part of whose path is `cgroup`, each called after its program.
+pub fn of_cgroup(cgroup: &str) -> Result<Vec<Process>> {
+    every(|pid| {
+        let proc = Path::new("/proc").join(pid.to_string());
+        let inside = std::fs::read(proc.join("cgroup")).is_ok_and(|text| contains(&text, cgroup.as_bytes()));
+        let program = inside.then(|| std::fs::read_link(proc.join("exe")).ok()).flatten()?;
+        named(pid, program.file_name()?.to_str()?)
+    })
+}
+
+fn every(read: impl Fn(u32) -> Option<Process>) -> Result<Vec<Process>> {
     let mut processes = Vec::new();
     for entry in std::fs::read_dir("/proc")? {
         let name = entry?.file_name();
         let Some(pid) = name.to_str().and_then(|name| name.parse::<u32>().ok()) else { continue };
         // A process that ends while we look is none.
-        if let Some(process) = read(pid, programs, data_dir, api) {
-            processes.push(process);
-        }
+        processes.extend(read(pid));
     }
     Ok(processes)
+}
+
+/// A process with the name of its part.
+pub fn named(pid: u32, part: &str) -> Option<Process> {
+    let proc = Path::new("/proc").join(pid.to_string());
+    let status = std::fs::read_to_string(proc.join("status")).ok()?;
+    let stat = std::fs::read_to_string(proc.join("stat")).ok()?;
+    Some(Process { pid, part: part.replace('-', "_"), memory: resident(&status)?, cpu: cpu(&stat)? })
 }
 
 fn read(pid: u32, programs: &Path, data_dir: &Path, api: Option<u64>) -> Option<Process> {
@@ -53,9 +73,7 @@ fn read(pid: u32, programs: &Path, data_dir: &Path, api: Option<u64>) -> Option<
         "kruntimes-bench" => return None,
         other => other,
     };
-    let status = std::fs::read_to_string(proc.join("status")).ok()?;
-    let stat = std::fs::read_to_string(proc.join("stat")).ok()?;
-    Some(Process { pid, part: part.replace('-', "_"), memory: resident(&status)?, cpu: cpu(&stat)? })
+    named(pid, part)
 }
 
 fn contains(text: &[u8], part: &[u8]) -> bool {

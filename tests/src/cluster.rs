@@ -20,6 +20,9 @@ use crate::Platform;
 /// Longest wait for anything that should happen. Far above what a loaded machine needs.
 pub const PATIENCE: Duration = Duration::from_secs(120);
 
+/// The bash server's image: in a node's store by this name; locally the name's last part says which program.
+pub const BASH_IMAGE: &str = "localhost/kruntimes/bash-server:dev";
+
 /// One namespace of a platform, and the clients to reach it.
 #[derive(Clone)]
 pub struct Cluster {
@@ -42,13 +45,34 @@ impl Cluster {
         let client = kube::Client::try_from(config)?;
         let mut namespace = test.replace(['_', ':'], "-");
         namespace.truncate(50);
-        let object: Namespace = serde_json::from_value(json!({"metadata": {"name": namespace}}))?;
-        match Api::<Namespace>::all(client.clone()).create(&PostParams::default(), &object).await {
-            Ok(_) => {}
-            Err(kube::Error::Api(status)) if status.code == 409 => {}
-            Err(error) => return Err(error).context("creating the test's namespace"),
+        let cluster = Self { platform, client, namespace };
+        // A platform that outlives the tests may hold the rest of an earlier one.
+        cluster.remove().await?;
+        let namespaces = cluster.namespaces();
+        eventually("the earlier namespace to be gone", || async {
+            Ok(namespaces.get_opt(&cluster.namespace).await?.is_none())
+        })
+        .await?;
+        let object: Namespace = serde_json::from_value(json!({"metadata": {"name": cluster.namespace}}))?;
+        namespaces.create(&PostParams::default(), &object).await.context("creating the test's namespace")?;
+        Ok(cluster)
+    }
+
+    /// Namespaces of the platform.
+    pub fn namespaces(&self) -> Api<Namespace> {
+        Api::all(self.client.clone())
+    }
+
+    /// Begins to delete the namespace with everything in it.
+    ///
+    /// # Errors
+    /// When the API does not answer.
+    pub async fn remove(&self) -> anyhow::Result<()> {
+        match self.namespaces().delete(&self.namespace, &Default::default()).await {
+            Ok(_) => Ok(()),
+            Err(kube::Error::Api(status)) if status.code == 404 || status.code == 409 => Ok(()),
+            Err(error) => Err(error).context("deleting the test's namespace"),
         }
-        Ok(Self { platform, client, namespace })
     }
 
     /// Runs of the namespace.
@@ -74,6 +98,35 @@ impl Cluster {
         self.bash_pool_with(replicas, json!({"capacity": {"resources": {"runs": slots}}})).await
     }
 
+    /// A file of the folder that Runs share with the test: as the test and as a Run of [`Self::sharing_pool`] sees it.
+    ///
+    /// # Errors
+    /// When the place shares no folder.
+    pub fn shared_file(&self, name: &str) -> anyhow::Result<(PathBuf, PathBuf)> {
+        let folder = self.platform.shared().context("this place shares no folder")?;
+        let inside = self.platform.shared_mount().map_or_else(|| folder.clone(), PathBuf::from);
+        let name = format!("{}-{name}", self.namespace);
+        Ok((folder.join(&name), inside.join(name)))
+    }
+
+    /// Like [`Self::bash_pool`]; its Runs reach the folder that they share with the test.
+    ///
+    /// # Errors
+    /// When the Pods do not become ready within [`PATIENCE`].
+    pub async fn sharing_pool(&self, replicas: i32, slots: u32) -> anyhow::Result<()> {
+        let mut spec = json!({"capacity": {"resources": {"runs": slots}}});
+        if let Some((folder, mount)) = self.platform.shared().zip(self.platform.shared_mount()) {
+            let mut container = container();
+            container["volumeMounts"] = json!([{"name": "shared", "mountPath": mount}]);
+            spec["template"] = json!({"spec": {
+                "terminationGracePeriodSeconds": 5,
+                "containers": [container],
+                "volumes": [{"name": "shared", "hostPath": {"path": folder}}],
+            }});
+        }
+        self.bash_pool_with(replicas, spec).await
+    }
+
     /// Like [`Self::bash_pool`], with more of the Runtime's spec.
     ///
     /// # Errors
@@ -87,7 +140,7 @@ impl Cluster {
                 "replicas": replicas,
                 "template": {"spec": {
                     "terminationGracePeriodSeconds": 5,
-                    "containers": [{"name": "runtime", "image": "localhost/bash-server:1"}],
+                    "containers": [container()],
                 }},
             },
         });
@@ -127,7 +180,24 @@ impl Cluster {
     /// # Errors
     /// The API's refusal.
     pub async fn try_submit(&self, name: &str, spec: Value) -> Result<Run, kube::Error> {
-        // Raw, so that a test can say what the types cannot.
+        self.client.request::<Run>(self.creation(name, spec)?).await
+    }
+
+    /// Like [`Self::submit`], in the name of somebody else, who may do everything.
+    ///
+    /// # Errors
+    /// The API's refusal.
+    pub async fn submit_as(&self, who: &str, name: &str, mut spec: Value) -> anyhow::Result<Run> {
+        spec["submitter"] = json!(who);
+        let mut request = self.creation(name, spec)?;
+        // The local API knows nobody and takes the field as it is.
+        request.headers_mut().insert("impersonate-user", who.parse()?);
+        request.headers_mut().insert("impersonate-group", "system:masters".parse()?);
+        Ok(self.client.request::<Run>(request).await?)
+    }
+
+    /// Raw, so that a test can say what the types cannot.
+    fn creation(&self, name: &str, spec: Value) -> Result<http::Request<Vec<u8>>, kube::Error> {
         let object = json!({
             "apiVersion": "kruntimes.io/v1alpha1",
             "kind": "Run",
@@ -135,8 +205,7 @@ impl Cluster {
             "spec": spec,
         });
         let url = format!("/apis/kruntimes.io/v1alpha1/namespaces/{}/runs", self.namespace);
-        let request = http_post(&url, &object)?;
-        self.client.request::<Run>(request).await
+        http_post(&url, &object)
     }
 
     /// Submits an inline script on the pool `bash`.
@@ -277,9 +346,9 @@ impl Cluster {
         command
     }
 
-    /// Stock kubectl on the platform, `None` when the environment names none.
+    /// Stock kubectl on the platform, `None` when there is none.
     pub fn kubectl(&self, arguments: &[&str]) -> Option<Command> {
-        let mut command = Command::new(std::env::var_os("KUBECTL").map(PathBuf::from)?);
+        let mut command = Command::new(self.platform.kubectl()?);
         command.env("KUBECONFIG", self.platform.kubeconfig()).args(["-n", &self.namespace]).args(arguments);
         Some(command)
     }
@@ -291,6 +360,11 @@ fn http_post(url: &str, body: &Value) -> Result<http::Request<Vec<u8>>, kube::Er
         .header("content-type", "application/json")
         .body(bytes)
         .map_err(|e| kube::Error::BuildRequest(kube::core::request::Error::BuildRequest(e)))
+}
+
+/// The container `runtime` of a test's pool: many of them have room on a small machine.
+pub fn container() -> Value {
+    json!({"name": "runtime", "image": BASH_IMAGE, "resources": {"requests": {"cpu": "10m", "memory": "32Mi"}}})
 }
 
 /// The spec of an inline script on the pool `bash`.

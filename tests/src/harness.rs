@@ -11,6 +11,9 @@ use crate::{Cluster, Platform};
 
 type Body = Box<dyn Fn(Cluster) -> Pin<Box<dyn Future<Output = anyhow::Result<()>> + Send>> + Send + Sync>;
 
+/// Set, it leaves the namespaces of the tests where they are.
+const KEEP: &str = "KRT_KEEP";
+
 /// One test.
 pub struct Case {
     name: &'static str,
@@ -28,6 +31,14 @@ impl Case {
     }
 }
 
+/// Cases that may run beside each other.
+pub struct Stage {
+    /// How many of them run at a time.
+    pub at_once: usize,
+    /// The cases.
+    pub cases: Vec<Case>,
+}
+
 /// Runs `cases` on what `start` gives, a few at a time, and stops that before it returns.
 pub fn main<P: Platform + 'static>(start: impl FnOnce() -> anyhow::Result<P>, cases: Vec<Case>) -> ExitCode {
     // Each case mostly waits for the platform; a few at a time keep two cores busy.
@@ -40,8 +51,14 @@ pub fn main_shared<P: Platform + 'static>(
     at_once: usize,
     cases: impl FnOnce(&Arc<P>) -> Vec<Case>,
 ) -> ExitCode {
-    let mut arguments = Arguments::from_args();
-    arguments.test_threads.get_or_insert(at_once);
+    main_in_stages(start, |platform| vec![Stage { at_once, cases: cases(platform) }])
+}
+
+/// Like [`main`] with one stage after the other, all on one platform.
+pub fn main_in_stages<P: Platform + 'static>(
+    start: impl FnOnce() -> anyhow::Result<P>,
+    stages: impl FnOnce(&Arc<P>) -> Vec<Stage>,
+) -> ExitCode {
     let platform = match start() {
         Ok(platform) => Arc::new(platform),
         Err(error) => {
@@ -49,22 +66,27 @@ pub fn main_shared<P: Platform + 'static>(
             return ExitCode::FAILURE;
         }
     };
-    let trials = cases(&platform)
-        .into_iter()
-        .map(|case| {
+    let mut has_failed = false;
+    for stage in stages(&platform) {
+        let mut arguments = Arguments::from_args();
+        arguments.test_threads.get_or_insert(stage.at_once);
+        let trials = stage.cases.into_iter().map(|case| {
             let platform = platform.clone();
             Trial::test(case.name, move || run(platform, &case))
-        })
-        .collect();
-    let conclusion = libtest_mimic::run(&arguments, trials);
+        });
+        has_failed |= libtest_mimic::run(&arguments, trials.collect()).has_failed();
+    }
     drop(platform);
-    conclusion.exit_code()
+    if has_failed { ExitCode::FAILURE } else { ExitCode::SUCCESS }
 }
 
 fn run(platform: Arc<dyn Platform>, case: &Case) -> Result<(), Failed> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         let cluster = Cluster::new(platform, case.name).await.map_err(|e| format!("{e:#}"))?;
-        (case.body)(cluster).await.map_err(|e| Failed::from(format!("{e:#}")))
+        let result = (case.body)(cluster.clone()).await;
+        // The rest of one test must not take the room of the next; a person may want to look at it.
+        let removed = if std::env::var_os(KEEP).is_some() { Ok(()) } else { cluster.remove().await };
+        result.and(removed).map_err(|e| Failed::from(format!("{e:#}")))
     })
 }

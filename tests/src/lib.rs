@@ -7,13 +7,17 @@
 
 pub mod cluster;
 pub mod harness;
+pub mod hurt;
 pub mod local;
+pub mod node;
 pub mod process;
 pub mod suite;
 
 pub use cluster::Cluster;
-pub use harness::{Case, main};
+pub use harness::{Case, Stage, main};
+pub use hurt::{Hurt, Victim};
 pub use local::Local;
+pub use node::RealNode;
 
 /// A place where the product runs.
 pub trait Platform: Send + Sync {
@@ -24,4 +28,12 @@ pub trait Platform: Send + Sync {
     /// A folder whose name every process of the platform carries in its environment or arguments, and
     /// which every Run can write to; `None` where Runs and tests share no file system.
     fn shared(&self) -> Option<std::path::PathBuf>;
+    /// A stock kubectl: the one that the environment names.
+    fn kubectl(&self) -> Option<std::path::PathBuf> {
+        std::env::var_os("KUBECTL").map(std::path::PathBuf::from)
+    }
+    /// Where Pods see that folder, by a volume of the host; `None` where they see it at its own path.
+    fn shared_mount(&self) -> Option<&'static str> {
+        None
+    }
 }

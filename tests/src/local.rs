@@ -1,14 +1,14 @@
 //! The local platform, started by `krt local up` as a person starts it.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 
-use crate::Platform;
 use crate::process::{self, Process};
+use crate::{Hurt, Platform, Victim};
 
 const START: Duration = Duration::from_secs(60);
 
@@ -30,12 +30,7 @@ impl Local {
         Ok(local)
     }
 
-    /// The data folder.
-    pub fn folder(&self) -> &Path {
-        self.folder.path()
-    }
-
-    /// Starts it again after [`Self::kill`].
+    /// Starts it again after [`Victim::Platform`] was killed.
     ///
     /// # Errors
     /// As [`Self::start`].
@@ -83,7 +78,7 @@ impl Local {
     ///
     /// # Errors
     /// When a process survives.
-    pub fn kill(&self) -> anyhow::Result<()> {
+    fn end(&self) -> anyhow::Result<()> {
         if let Some(mut child) = lock(&self.krt).take() {
             child.kill()?;
             child.wait()?;
@@ -105,13 +100,8 @@ impl Local {
         }
     }
 
-    /// Everything that runs for this platform.
-    pub fn processes(&self) -> Vec<Process> {
-        process::of_folder(self.folder.path())
-    }
-
     /// Processes of one of our programs, without the container's first process.
-    pub fn programs(&self, name: &str) -> Vec<Process> {
+    fn programs(&self, name: &str) -> Vec<Process> {
         self.processes().into_iter().filter(|p| p.program == name).collect()
     }
 }
@@ -127,6 +117,35 @@ impl Platform for Local {
 
     fn shared(&self) -> Option<PathBuf> {
         Some(self.folder.path().to_owned())
+    }
+}
+
+impl Hurt for Local {
+    fn kill(&self, victim: Victim) -> anyhow::Result<()> {
+        let name = match victim {
+            Victim::Scheduler => "scheduler",
+            Victim::Controller => "controller",
+            Victim::Runtimed => "runtimed",
+            Victim::Server => "bash-server",
+            Victim::Platform => return self.end(),
+        };
+        process::kill_all(name, &self.programs(name))
+    }
+
+    fn restore(&self) -> anyhow::Result<()> {
+        self.up()
+    }
+
+    fn pods_outlive_the_api(&self) -> bool {
+        false
+    }
+
+    fn workspace(&self, pod_uid: &str) -> PathBuf {
+        self.data_dir().join("pods").join(pod_uid).join("volumes/workspace")
+    }
+
+    fn processes(&self) -> Vec<Process> {
+        process::of_folder(self.folder.path())
     }
 }
 

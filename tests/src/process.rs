@@ -6,13 +6,18 @@ use std::process::Command;
 
 use anyhow::{Context, ensure};
 
-/// One of our programs: in `$KRT_BIN_DIR`, else beside the test's own target folder.
+/// One of our programs.
 pub fn program(name: &str) -> PathBuf {
+    programs().join(name)
+}
+
+/// The folder of our programs: `$KRT_BIN_DIR`, else the test's own target folder.
+pub fn programs() -> PathBuf {
     if let Some(folder) = std::env::var_os("KRT_BIN_DIR") {
-        return Path::new(&folder).join(name);
+        return PathBuf::from(folder);
     }
     let test = std::env::current_exe().unwrap_or_default();
-    test.ancestors().nth(2).unwrap_or(Path::new(".")).join(name)
+    test.ancestors().nth(2).unwrap_or(Path::new(".")).to_owned()
 }
 
 /// A process: its id in our PID namespace and its arguments.
@@ -28,17 +33,26 @@ pub struct Process {
 
 /// Processes whose environment or arguments name `folder`.
 pub fn of_folder(folder: &Path) -> Vec<Process> {
-    let needle = folder.as_os_str().as_encoded_bytes();
+    let names = |file: &Path| contains(file, folder.as_os_str().as_encoded_bytes());
+    matching(|process| names(&process.join("cmdline")) || names(&process.join("environ")))
+}
+
+/// Processes in a cgroup, or below it, one part of whose path is `part`.
+pub fn of_cgroup(part: &str) -> Vec<Process> {
+    matching(|process| contains(&process.join("cgroup"), part.as_bytes()))
+}
+
+fn contains(file: &Path, needle: &[u8]) -> bool {
+    fs::read(file).is_ok_and(|bytes| bytes.windows(needle.len()).any(|window| window == needle))
+}
+
+/// Processes, but for ourselves, whose folder in `/proc` satisfies `wanted`.
+fn matching(wanted: impl Fn(&Path) -> bool) -> Vec<Process> {
     let mut found = Vec::new();
     for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
         let Ok(pid) = entry.file_name().to_string_lossy().parse::<i32>() else { continue };
         let arguments = fs::read(entry.path().join("cmdline")).unwrap_or_default();
-        let environment = fs::read(entry.path().join("environ")).unwrap_or_default();
-        let names = |bytes: &[u8]| bytes.windows(needle.len()).any(|window| window == needle);
-        if arguments.is_empty()
-            || !(names(&arguments) || names(&environment))
-            || pid == std::process::id() as i32
-        {
+        if arguments.is_empty() || !wanted(&entry.path()) || pid == std::process::id() as i32 {
             continue;
         }
         let program = fs::read_link(entry.path().join("exe")).unwrap_or_default();
@@ -52,6 +66,15 @@ pub fn of_folder(folder: &Path) -> Vec<Process> {
         });
     }
     found
+}
+
+/// Ends every one of `found`, the processes of the program `name`.
+///
+/// # Errors
+/// When there is none, or `kill` fails.
+pub fn kill_all(name: &str, found: &[Process]) -> anyhow::Result<()> {
+    ensure!(!found.is_empty(), "no process of {name} runs");
+    found.iter().try_for_each(|process| kill(process.pid))
 }
 
 /// Ends one process the hard way.

@@ -34,10 +34,14 @@ enum Suite {
     Local,
     /// The tests of the server kit once more, in a virtual machine with cgroup v2
     Vm,
+    /// The behaviour of the whole on a real Kubernetes node, which is started and ended
+    Node,
 }
 
 /// The package with the suites that need running programs.
 const SUITES: &str = "kruntimes-tests";
+const LOCAL: &[&str] = &["--lib", "--test", "local", "--test", "local_faults"];
+const NODE: &[&str] = &["--test", "node"];
 
 pub fn run(workspace: &Workspace, args: &Args) -> Result<ExitCode> {
     let start = Instant::now();
@@ -49,14 +53,18 @@ pub fn run(workspace: &Workspace, args: &Args) -> Result<ExitCode> {
         let words = ["test", "--locked", "--workspace", "--exclude", SUITES, "--no-fail-fast"];
         report.add(suite(&words, &[], &args.filter)?);
     }
-    if chosen(Suite::Local) {
+    let places = [
+        (Suite::Local, "local: the behaviour of the whole on the local platform", LOCAL),
+        (Suite::Node, "node: the behaviour of the whole on a real Kubernetes node", NODE),
+    ];
+    let places: Vec<_> = places.into_iter().filter(|(suite, ..)| chosen(*suite)).collect();
+    if !places.is_empty() {
         let set_up = set_up(workspace)?;
-        eprintln!("local: the behaviour of the whole on the local platform");
-        report.add(suite(
-            &["test", "--locked", "--package", SUITES, "--no-fail-fast"],
-            &set_up,
-            &args.filter,
-        )?);
+        for (_, title, targets) in places {
+            eprintln!("{title}");
+            let words = ["test", "--locked", "--package", SUITES, "--no-fail-fast"];
+            report.add(suite(&[&words, targets].concat(), &set_up, &args.filter)?);
+        }
     }
     if chosen(Suite::Vm) {
         eprintln!("vm: the tests of the server kit in a virtual machine with cgroup v2");

@@ -41,7 +41,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- end }}
 {{- range $field := list "volumes" "volumeMounts" }}
 {{- range index $.Values $field }}
-{{- if or (hasPrefix "kruntimes" .name) (and (eq $field "volumes") (eq .name "workspace")) }}
+{{- if or (hasPrefix "kruntimes" .name) (hasPrefix "runtimed-" .name) (and (eq $field "volumes") (eq .name "workspace")) }}
 {{- fail (printf "%s: the name %s is the controller's own" $field .name) }}
 {{- end }}
 {{- end }}

@@ -13,7 +13,7 @@ use crate::node::Node;
 ///
 /// ```no_run
 /// let server = kruntimes_node::ApiServer::start()?;
-/// server.kubectl()?.args(["apply", "-f", "charts/kruntimes-crds/crds"]).status()?;
+/// server.kubectl()?.args(["apply", "--server-side", "-f", "charts/kruntimes-crds/files"]).status()?;
 /// # anyhow::Ok(())
 /// ```
 ///

@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use anyhow::{Context as _, Result, bail};
 
+use crate::images::Programs;
 use crate::layout::Mode;
 use crate::node::{Node, default_folder};
 use crate::{go, images};
@@ -46,6 +47,9 @@ pub enum NodeCommand {
         /// Binaries of the release profile instead of the development profile
         #[arg(long)]
         release: bool,
+        /// Take the programs from this folder instead of building them
+        #[arg(long, value_name = "FOLDER", conflicts_with = "release")]
+        programs: Option<PathBuf>,
     },
     /// Show the node's components; fails unless all are running and the API server is ready
     Status,
@@ -81,7 +85,14 @@ pub fn main(args: NodeArgs) -> Result<()> {
             // Replaces this process: the command's exit code and signals are ours.
             Err(inside.args(&command[1..]).exec()).with_context(|| format!("cannot run {}", command[0]))
         }
-        NodeCommand::Load { names, release } => images::load(&open()?, &names, release),
+        NodeCommand::Load { names, release, programs } => {
+            let programs = match programs {
+                Some(folder) => Programs::Folder(folder),
+                None if release => Programs::Release,
+                None => Programs::Dev,
+            };
+            images::load(&open()?, &names, &programs)
+        }
         NodeCommand::Status => status(&open()?),
         NodeCommand::Stop { component } => open()?.stop(&component),
         NodeCommand::Start { component } => open()?.start(&component),

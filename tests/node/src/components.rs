@@ -161,7 +161,9 @@ fn kubelet_config(layout: &Layout) -> serde_json::Value {
         "failSwapOn": false,
         "makeIPTablesUtilChains": false,
         // Tolerates what a machine inside a machine may not do: kernel settings, oom scores.
-        "featureGates": {"KubeletInUserNamespace": true},
+        "featureGates": {"KubeletInUserNamespace": true, "KubeletCrashLoopBackOffMax": true},
+        // The fault tests kill the same container many times over, and are not about the kubelet's patience.
+        "crashLoopBackOff": {"maxContainerRestartPeriod": "5s"},
         // There is no DNS: a look-up is refused at once instead of hanging, and no Pod sees the host's servers.
         "resolvConf": "",
         "clusterDNS": ["127.0.0.1"],

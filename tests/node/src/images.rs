@@ -48,8 +48,22 @@ pub fn image_name(program: &str) -> String {
     format!("localhost/kruntimes/{program}:dev")
 }
 
+/// Where the programs of the images come from.
+#[derive(Clone, Debug)]
+pub enum Programs {
+    /// Built by cargo, with its development profile.
+    Dev,
+    /// Built by cargo, with its release profile.
+    Release,
+    /// Taken as they are from a folder.
+    Folder(PathBuf),
+}
+
 /// Builds the images of the named programs, or of all, and imports them into the node.
-pub fn load(node: &Node, names: &[String], release: bool) -> Result<()> {
+///
+/// # Errors
+/// An unknown name; missing programs, Debian packages or rights; what cargo, buildah or containerd refused.
+pub fn load(node: &Node, names: &[String], programs: &Programs) -> Result<()> {
     let started = Instant::now();
     if let Some(unknown) = names.iter().find(|&name| !IMAGES.iter().any(|image| image.name == name)) {
         bail!("no image is called {unknown:?}: there are {}", IMAGES.map(|image| image.name).join(", "));
@@ -63,7 +77,7 @@ pub fn load(node: &Node, names: &[String], release: bool) -> Result<()> {
     let work = buildah.work_folder()?;
     let binaries = work.path().join("binaries");
     fs::create_dir(&binaries)?;
-    compile(&wanted, release, &binaries)?;
+    collect(&wanted, programs, &binaries)?;
     let mut archive = Archive::new(work.path().join("archive"))?;
     for image in &wanted {
         let name = image_name(image.name);
@@ -204,8 +218,23 @@ impl Buildah {
     }
 }
 
-/// Builds the programs and puts them into a folder, without their debug information: an image of 100 MB of it helps nobody.
-fn compile(images: &[ImageSource], release: bool, to: &Path) -> Result<()> {
+/// Puts the programs into a folder, without their debug information: an image of 100 MB of it helps nobody.
+fn collect(images: &[ImageSource], programs: &Programs, to: &Path) -> Result<()> {
+    let files = match programs {
+        Programs::Folder(folder) => images.iter().map(|image| folder.join(image.name)).collect(),
+        Programs::Dev => compile(images, false)?,
+        Programs::Release => compile(images, true)?,
+    };
+    for image in images {
+        let program = files.iter().find(|file| file.ends_with(image.name));
+        let program = program.with_context(|| format!("cargo built no program {}", image.name))?;
+        run(Command::new("strip").arg("-o").arg(to.join(image.name)).arg(program))?;
+    }
+    Ok(())
+}
+
+/// Builds the programs and says where they are.
+fn compile(images: &[ImageSource], release: bool) -> Result<Vec<PathBuf>> {
     let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     cargo.current_dir(workspace()?).args(["build", "--message-format=json-render-diagnostics"]);
     if release {
@@ -219,7 +248,7 @@ fn compile(images: &[ImageSource], release: bool, to: &Path) -> Result<()> {
         bail!("cargo could not build the programs ({})", built.status);
     }
     // One JSON object per line; an artifact that is a program names its file (cargo's "External tools" page).
-    let programs: Vec<PathBuf> = String::from_utf8_lossy(&built.stdout)
+    Ok(String::from_utf8_lossy(&built.stdout)
         .lines()
         .filter_map(|line| {
             serde_json::from_str::<serde_json::Value>(line)
@@ -228,13 +257,7 @@ fn compile(images: &[ImageSource], release: bool, to: &Path) -> Result<()> {
                 .as_str()
                 .map(PathBuf::from)
         })
-        .collect();
-    for image in images {
-        let program = programs.iter().find(|program| program.ends_with(image.name));
-        let program = program.with_context(|| format!("cargo built no program {}", image.name))?;
-        run(Command::new("strip").arg("-o").arg(to.join(image.name)).arg(program))?;
-    }
-    Ok(())
+        .collect())
 }
 
 /// Several images in OCI image layout (the image-spec's `image-layout.md`): layers that they share are there once. buildah's own

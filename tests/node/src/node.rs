@@ -59,9 +59,7 @@ impl Node {
             bail!("{} is not empty and no node's state folder", folder.display());
         }
         if mode == Mode::Full {
-            if !rustix::process::geteuid().is_root() {
-                bail!("a node makes namespaces and runs containers: it needs root (`--api-only` does not)");
-            }
+            Self::is_possible()?;
             packages::ensure(packages::NODE)?;
         }
         let programs = match mode {
@@ -110,6 +108,24 @@ impl Node {
             Some(namespaces) => namespaces.are_alive(),
             None => self.components.values().any(|process| process.is_alive()),
         }
+    }
+
+    /// Whether a full node can be started by whoever asks; the error says what is missing.
+    pub fn is_possible() -> Result<()> {
+        if !rustix::process::geteuid().is_root() {
+            bail!("a node makes namespaces and runs containers: it needs root (`--api-only` does not)");
+        }
+        Ok(())
+    }
+
+    /// The cgroup below which all Pods run, in every hierarchy.
+    pub fn cgroup(&self) -> &str {
+        &self.layout.cgroup
+    }
+
+    /// The folder of a Pod's volumes of kind emptyDir, as this machine sees it.
+    pub fn empty_dirs(&self, pod_uid: &str) -> PathBuf {
+        self.layout.folder.join("var/lib/kubelet/pods").join(pod_uid).join("volumes/kubernetes.io~empty-dir")
     }
 
     pub fn mode(&self) -> Mode {
@@ -224,6 +240,7 @@ impl Node {
         host::make_cgroup(&self.layout.cgroup)?;
         self.namespaces = Some(Namespaces::make(&self.layout.folder, &self.layout.log("init"))?);
         self.save()?;
+        self.reserve_port()?;
         self.forward(socket)?;
         for component in ["etcd", "kube-apiserver", "containerd"] {
             self.launch(component)?;
@@ -253,6 +270,14 @@ impl Node {
         self.await_component("kube-controller-manager", "the default service account", |node| {
             run(node.kubectl()?.args(["get", "serviceaccount", "default", "--namespace=default"]))
         })
+    }
+
+    /// While the API server is away, its clients try again and again from ports that the kernel chooses. One day it chooses
+    /// the very port that they connect to, the client is connected to itself, and the server cannot come back.
+    fn reserve_port(&self) -> Result<()> {
+        let namespaces = self.namespaces.context("an API server alone shares the machine's ports")?;
+        let reserve = format!("echo {} >/proc/sys/net/ipv4/ip_local_reserved_ports", self.layout.port);
+        run(namespaces.enter().args(["sh", "-c", &reserve]))
     }
 
     fn await_api(&self) -> Result<()> {

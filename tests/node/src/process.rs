@@ -56,7 +56,7 @@ impl Process {
         self.signal(Signal::KILL)?;
         wait_until(
             "a killed process to end",
-            Duration::from_secs(30),
+            Duration::from_secs(120),
             || Ok((!self.is_alive()).then_some(())),
         )
     }

@@ -81,14 +81,11 @@ async fn stubborn_tree(cluster: Cluster) -> anyhow::Result<()> {
     cluster.script("r", &script).await?;
     cluster.phase("r", Phase::Running).await?;
     let count = || crate::process::with_argument(&mark).len();
-    let visible = cluster.platform.shared().is_some();
-    if visible {
-        eventually("the tree to stand", || async { Ok(count() >= 4) }).await?;
-    }
+    eventually("the tree to stand", || async { Ok(count() >= 4) }).await?;
     cancel(&cluster, "r").await?;
     ensure!(phase(&cluster.end("r").await?) == Phase::Cancelled, "cancelled");
-    ensure!(!visible || count() == 0, "{:?} survived the Run", crate::process::with_argument(&mark));
-    // Elsewhere the next Run looks for it from inside the Pod.
+    ensure!(count() == 0, "{:?} survived the Run", crate::process::with_argument(&mark));
+    // The next Run looks for it from inside the Pod.
     let look = format!("! grep -la '[s]{}' /proc/[0-9]*/cmdline 2>/dev/null", &mark[1..]);
     let status = cluster.run_script("look", &look).await?;
     ensure!(phase(&status) == Phase::Succeeded, "{status:?}");

@@ -5,7 +5,7 @@ use std::io::Write;
 use anyhow::ensure;
 use serde_json::Value;
 
-use crate::cluster::{output, stdout};
+use crate::cluster::{BASH_IMAGE, output, stdout};
 use crate::{Case, Cluster};
 
 pub(super) fn cases() -> Vec<Case> {
@@ -118,7 +118,7 @@ async fn runtime(cluster: Cluster) -> anyhow::Result<()> {
         "create",
         "tools",
         "--image",
-        "localhost/bash-server:1",
+        BASH_IMAGE,
         "--replicas",
         "1",
         "--capacity",

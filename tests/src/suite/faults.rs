@@ -3,7 +3,6 @@
 //! Every Run here holds a file lock while it works, which the kernel drops with its
 //! process; a second one at the same time would find it taken and end with 99.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,17 +11,7 @@ use kruntimes_api::run::{Phase, RunStatus};
 use serde_json::{Value, json};
 
 use crate::cluster::{bash_with, eventually, pause, phase};
-use crate::{Case, Cluster, Local, process};
-
-/// What is killed.
-#[derive(Debug, Clone, Copy, PartialEq)]
-enum Victim {
-    Scheduler,
-    Controller,
-    Runtimed,
-    Server,
-    Platform,
-}
+use crate::{Case, Cluster, Hurt, Victim};
 
 /// When, in the life of a Run.
 #[derive(Debug, Clone, Copy)]
@@ -37,8 +26,8 @@ enum Moment {
     Ended,
 }
 
-/// The cases for `local`, which they kill.
-pub fn cases(local: &Arc<Local>) -> Vec<Case> {
+/// The cases for a place, which they hurt.
+pub fn cases<P: Hurt + 'static>(place: &Arc<P>) -> Vec<Case> {
     let victims = [
         ("scheduler", Victim::Scheduler),
         ("controller", Victim::Controller),
@@ -55,13 +44,13 @@ pub fn cases(local: &Arc<Local>) -> Vec<Case> {
     let mut cases = Vec::new();
     for (victim_name, victim) in victims {
         for (moment_name, moment) in moments {
-            let local = local.clone();
+            let place = place.clone();
             let name: &'static str =
                 Box::leak(format!("fault_{victim_name}_killed_{moment_name}").into_boxed_str());
-            cases.push(Case::new(name, move |cluster| killed(cluster, local.clone(), victim, moment)));
+            cases.push(Case::new(name, move |cluster| killed(cluster, place.clone(), victim, moment)));
         }
     }
-    let away = local.clone();
+    let away = place.clone();
     cases.push(Case::new("fault_pod_deleted_retry_lands_elsewhere", pod_deleted));
     cases.push(Case::new("fault_pod_deleted_gracefully_hands_back", drained));
     cases.push(Case::new("fault_everything_at_random", move |cluster| at_random(cluster, away.clone())));
@@ -69,8 +58,8 @@ pub fn cases(local: &Arc<Local>) -> Vec<Case> {
 }
 
 /// Works for `seconds` under a lock that two at once cannot hold.
-fn locked(cluster: &Cluster, name: &str, seconds: &str) -> anyhow::Result<Value> {
-    let lock = lock_file(cluster, name)?;
+pub(super) fn locked(cluster: &Cluster, name: &str, seconds: &str) -> anyhow::Result<Value> {
+    let (_, lock) = cluster.shared_file(name)?;
     let script = format!(
         "exec 9>{}; flock -n 9 || exit 99; echo started=$KRUNTIME_ATTEMPT >> $KRUNTIME_OUTPUTS; sleep {seconds}",
         lock.display()
@@ -80,19 +69,19 @@ fn locked(cluster: &Cluster, name: &str, seconds: &str) -> anyhow::Result<Value>
     Ok(bash_with(&script, policy))
 }
 
-fn lock_file(cluster: &Cluster, name: &str) -> anyhow::Result<PathBuf> {
-    let folder = cluster.platform.shared().context("this place shares no folder")?;
-    Ok(folder.join(format!("lock-{}-{name}", cluster.namespace)))
-}
-
-async fn killed(cluster: Cluster, local: Arc<Local>, victim: Victim, moment: Moment) -> anyhow::Result<()> {
-    cluster.bash_pool(1, 4).await?;
+async fn killed<P: Hurt>(
+    cluster: Cluster,
+    place: Arc<P>,
+    victim: Victim,
+    moment: Moment,
+) -> anyhow::Result<()> {
+    cluster.sharing_pool(1, 4).await?;
     let spec = locked(&cluster, "r", "1")?;
     match moment {
         Moment::Before => {
-            kill(&local, victim)?;
+            place.kill(victim)?;
             if victim == Victim::Platform {
-                local.up()?;
+                place.restore()?;
             }
             eventually("the API to take the Run", || async {
                 Ok(cluster.submit("r", spec.clone()).await.is_ok())
@@ -102,62 +91,66 @@ async fn killed(cluster: Cluster, local: Arc<Local>, victim: Victim, moment: Mom
         Moment::Bound => {
             cluster.submit("r", spec).await?;
             cluster.until("r", |s| phase(s) != Phase::Pending).await?;
-            kill(&local, victim)?;
+            place.kill(victim)?;
         }
         Moment::Running => {
             cluster.submit("r", spec).await?;
             cluster.phase("r", Phase::Running).await?;
-            kill(&local, victim)?;
+            place.kill(victim)?;
         }
         Moment::Ended => {
             cluster.submit("r", spec).await?;
             cluster.phase("r", Phase::Running).await?;
             // The lock is free the moment the process is gone, which is before anyone could write the end.
-            let lock = lock_file(&cluster, "r")?;
+            let (lock, _) = cluster.shared_file("r")?;
             eventually("the process to end", || async { Ok(!is_locked(&lock)?) }).await?;
-            kill(&local, victim)?;
+            place.kill(victim)?;
         }
     }
     if victim == Victim::Platform && !matches!(moment, Moment::Before) {
-        local.up()?;
+        place.restore()?;
     }
     let status = cluster.end("r").await?;
-    check(&status, victim)?;
-    nothing_left(&cluster, &local).await?;
+    check(&status, most_attempts(place.as_ref(), victim))?;
+    nothing_left(&cluster, place.as_ref()).await?;
     let after = cluster.run_script("after", "true").await?;
     ensure!(phase(&after) == Phase::Succeeded, "the platform goes on: {after:?}");
     Ok(())
 }
 
 /// The Run succeeded, and only a loss of its own process cost an attempt.
-fn check(status: &RunStatus, victim: Victim) -> anyhow::Result<()> {
+pub(super) fn check(status: &RunStatus, most: i32) -> anyhow::Result<()> {
     ensure!(status.exit_code != Some(99), "two at once: {status:?}");
     ensure!(phase(status) == Phase::Succeeded, "{status:?}");
     let attempt = status.attempt.unwrap_or(0);
-    let most = match victim {
-        Victim::Scheduler | Victim::Controller | Victim::Runtimed => 1,
-        Victim::Server | Victim::Platform => 2,
-    };
     ensure!((1..=most).contains(&attempt), "attempt {attempt}, at most {most}: {status:?}");
     let outputs = status.outputs.get("started").map(String::as_str);
     ensure!(outputs == Some(attempt.to_string().as_str()), "the outputs are the last attempt's: {status:?}");
     Ok(())
 }
 
+fn most_attempts(place: &impl Hurt, victim: Victim) -> i32 {
+    match victim {
+        Victim::Scheduler | Victim::Controller | Victim::Runtimed => 1,
+        Victim::Platform if place.pods_outlive_the_api() => 1,
+        Victim::Server | Victim::Platform => 2,
+    }
+}
+
 /// No process of a Run and no workspace outlives the Runs.
-async fn nothing_left(cluster: &Cluster, local: &Local) -> anyhow::Result<()> {
+pub(super) async fn nothing_left(cluster: &Cluster, place: &impl Hurt) -> anyhow::Result<()> {
     eventually("workspaces and processes to be gone", || async {
         let pods = cluster.pods().list(&kube::api::ListParams::default()).await?.items;
         for pod in pods {
             let uid = pod.metadata.uid.unwrap_or_default();
-            let workspace = local.folder().join(format!("data/pods/{uid}/volumes/workspace"));
+            let workspace = place.workspace(&uid);
             if workspace.exists()
                 && std::fs::read_dir(&workspace)?.any(|e| e.is_ok_and(|e| is_run_folder(&e.file_name())))
             {
                 return Ok(false);
             }
         }
-        Ok(!local.processes().iter().any(|p| p.program == "sleep"))
+        Ok(!place.processes().iter().any(|p| p.program == "sleep"))
     })
     .await
 }
@@ -176,28 +169,15 @@ fn is_locked(path: &std::path::Path) -> anyhow::Result<bool> {
     }
 }
 
-fn kill(local: &Local, victim: Victim) -> anyhow::Result<()> {
-    let name = match victim {
-        Victim::Scheduler => "scheduler",
-        Victim::Controller => "controller",
-        Victim::Runtimed => "runtimed",
-        Victim::Server => "bash-server",
-        Victim::Platform => return local.kill(),
-    };
-    let found = local.programs(name);
-    ensure!(!found.is_empty(), "no process of {name} runs");
-    found.iter().try_for_each(|p| process::kill(p.pid))
-}
-
 /// The first Pod is gone for good; the retry runs on the other.
 async fn pod_deleted(cluster: Cluster) -> anyhow::Result<()> {
-    cluster.bash_pool(2, 1).await?;
+    cluster.sharing_pool(2, 1).await?;
     cluster.submit("r", locked(&cluster, "r", "3")?).await?;
     let first = cluster.phase("r", Phase::Running).await?.assigned_pod.unwrap_or_default();
     let now = kube::api::DeleteParams::default().grace_period(0);
     cluster.pods().delete(&first, &now).await?;
     let status = cluster.end("r").await?;
-    check(&status, Victim::Server)?;
+    check(&status, 2)?;
     ensure!(status.attempt == Some(2), "a lost Pod costs an attempt: {status:?}");
     ensure!(status.assigned_pod.as_deref() != Some(first.as_str()), "{status:?}");
     Ok(())
@@ -205,7 +185,7 @@ async fn pod_deleted(cluster: Cluster) -> anyhow::Result<()> {
 
 /// A Pod that is asked to stop lets its Run finish within the grace period.
 async fn drained(cluster: Cluster) -> anyhow::Result<()> {
-    cluster.bash_pool(2, 1).await?;
+    cluster.sharing_pool(2, 1).await?;
     cluster.submit("r", locked(&cluster, "r", "2")?).await?;
     let pod = cluster.phase("r", Phase::Running).await?.assigned_pod.unwrap_or_default();
     cluster.pods().delete(&pod, &kube::api::DeleteParams::default()).await?;
@@ -215,8 +195,8 @@ async fn drained(cluster: Cluster) -> anyhow::Result<()> {
 }
 
 /// Twenty Runs while programs are killed one after the other.
-async fn at_random(cluster: Cluster, local: Arc<Local>) -> anyhow::Result<()> {
-    cluster.bash_pool(2, 4).await?;
+async fn at_random<P: Hurt>(cluster: Cluster, place: Arc<P>) -> anyhow::Result<()> {
+    cluster.sharing_pool(2, 4).await?;
     let names: Vec<String> = (0..20).map(|i| format!("r-{i:02}")).collect();
     for name in &names {
         cluster.submit(name, locked(&cluster, name, "1")?).await?;
@@ -225,10 +205,10 @@ async fn at_random(cluster: Cluster, local: Arc<Local>) -> anyhow::Result<()> {
         [Victim::Scheduler, Victim::Runtimed, Victim::Controller, Victim::Runtimed, Victim::Scheduler]
     {
         pause(Duration::from_millis(700)).await;
-        kill(&local, victim)?;
+        place.kill(victim)?;
     }
     for name in &names {
-        check(&cluster.end(name).await?, Victim::Runtimed).with_context(|| name.clone())?;
+        check(&cluster.end(name).await?, 1).with_context(|| name.clone())?;
     }
-    nothing_left(&cluster, &local).await
+    nothing_left(&cluster, place.as_ref()).await
 }

@@ -5,7 +5,7 @@ use kruntimes_api::Reason;
 use kruntimes_api::run::Phase;
 use serde_json::{Value, json};
 
-use crate::cluster::{bash, bash_with, phase};
+use crate::cluster::{BASH_IMAGE, bash, bash_with, phase};
 use crate::{Case, Cluster};
 
 pub(super) fn cases() -> Vec<Case> {
@@ -169,7 +169,7 @@ async fn bad_runtime(cluster: Cluster) -> anyhow::Result<()> {
     let image = json!({"replicas": 1, "template": {"spec": {"containers": [{"name": "runtime", "image": "localhost/no-such-server:1"}]}}});
     cluster.runtimes().create(&kube::api::PostParams::default(), &make("image", image)?).await?;
     let twice = json!({"replicas": 1, "template": {"spec": {"containers": [
-        {"name": "runtime", "image": "localhost/bash-server:1"}, {"name": "x", "image": "a"}, {"name": "x", "image": "b"}]}}});
+        {"name": "runtime", "image": BASH_IMAGE}, {"name": "x", "image": "a"}, {"name": "x", "image": "b"}]}}});
     cluster.runtimes().create(&kube::api::PostParams::default(), &make("twice", twice)?).await?;
     let name = json!({"template": {"spec": {"containers": [{"name": "main", "image": "a"}]}}});
     ensure!(

@@ -29,7 +29,7 @@ async fn verbs(cluster: Cluster) -> anyhow::Result<()> {
     std::fs::write(
         manifest.path(),
         "apiVersion: kruntimes.io/v1alpha1\nkind: Runtime\nmetadata: {name: bash}\nspec:\n  replicas: 1\n  template:\n    \
-         spec:\n      containers: [{name: runtime, image: 'localhost/bash-server:1'}]\n---\n\
+         spec:\n      containers: [{name: runtime, image: 'localhost/kruntimes/bash-server:dev'}]\n---\n\
          apiVersion: kruntimes.io/v1alpha1\nkind: Run\nmetadata: {name: hello}\nspec:\n  runtime: bash\n  source: {inline: 'echo hello; sleep 1'}\n",
     )?;
     let file = manifest.path().to_string_lossy().into_owned();

@@ -8,7 +8,7 @@ use kube::ResourceExt;
 use kube::api::{WatchEvent, WatchParams};
 use serde_json::json;
 
-use crate::cluster::{bash, bash_with, conditions, figure, phase, stdout};
+use crate::cluster::{bash, bash_with, conditions, container, figure, phase, stdout};
 use crate::{Case, Cluster};
 
 pub(super) fn cases() -> Vec<Case> {
@@ -120,8 +120,8 @@ async fn entrypoint_and_args(cluster: Cluster) -> anyhow::Result<()> {
 
 /// The server's environment never wins, and little of it reaches a Run.
 async fn environment(cluster: Cluster) -> anyhow::Result<()> {
-    let container = json!({"name": "runtime", "image": "localhost/bash-server:1",
-        "env": [{"name": "CLASH", "value": "server"}, {"name": "SECRET", "value": "server"}]});
+    let mut container = container();
+    container["env"] = json!([{"name": "CLASH", "value": "server"}, {"name": "SECRET", "value": "server"}]);
     let template = json!({"spec": {"containers": [container]}});
     cluster.bash_pool_with(1, json!({"template": template})).await?;
     let script = r#"for v in CLASH SECRET QUOTED EMPTY KRUNTIME_RUN_NAME KRUNTIME_NAMESPACE KRUNTIME_ATTEMPT KRUNTIME_RUNTIME KRUNTIME_SOCKET_DIR; do

@@ -1,12 +1,16 @@
 //! The behaviour of the product, one file per part of it.
 
 pub mod cancel;
+pub mod charts;
 pub mod cli;
 pub mod faults;
 pub mod input;
 pub mod kubectl;
 pub mod lifecycle;
+pub mod outages;
+pub mod pools;
 pub mod retry;
+pub mod rights;
 pub mod scheduling;
 
 use crate::Case;
