@@ -6,10 +6,12 @@
 //! `kruntimes_core`; a loop here turns watch events into calls to it and its answers
 //! into writes. Must always hold: no decision before every initial list is complete,
 //! every status write is fenced by uid and resourceVersion, nothing is listed or
-//! polled in the steady state, and one object that cannot be decoded blinds nobody.
+//! polled in the steady state, one object that cannot be decoded blinds nobody, and
+//! [`events`] are for the unusual: an ordinary Run causes none.
 
 pub mod clock;
 pub mod controller;
+pub mod events;
 pub mod lease;
 pub mod options;
 pub mod scheduler;

@@ -3,10 +3,11 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
+use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use kube::Client;
 use kube::api::{DeleteParams, Patch, PatchParams, Preconditions};
 use kube::core::Request;
+use kube::{Api, Client};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -92,6 +93,8 @@ pub trait Cluster: Send + Sync + 'static {
         key: &str,
         value: &str,
     ) -> Result<(), WriteError>;
+    /// Reads a Pod past every cache.
+    async fn pod(&self, namespace: &str, name: &str) -> Result<Option<Box<Pod>>, WriteError>;
     /// Reads a Pod past every cache; true when the API answered, be it that the Pod is gone.
     async fn probe(&self, namespace: &str, pod: &str) -> bool;
 }
@@ -169,6 +172,14 @@ impl Cluster for ApiCluster {
         let patch = Patch::Merge(json!({"metadata": {"annotations": {key: value}}}));
         let request = Request::new(Kind::Pod.path(namespace)).patch(name, &PatchParams::default(), &patch);
         self.send(request).await.map(drop)
+    }
+
+    async fn pod(&self, namespace: &str, name: &str) -> Result<Option<Box<Pod>>, WriteError> {
+        let pods: Api<Pod> = Api::namespaced(self.0.clone(), namespace);
+        match tokio::time::timeout(REQUEST_TIMEOUT, pods.get_opt(name)).await {
+            Ok(answer) => Ok(answer?.map(Box::new)),
+            Err(_) => Err(WriteError::Transient("no answer in time".into())),
+        }
     }
 
     async fn probe(&self, namespace: &str, pod: &str) -> bool {

@@ -3,17 +3,22 @@
 use std::borrow::Cow;
 use std::collections::{BTreeSet, HashMap};
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta};
-use kruntimes_api::Run;
+use kruntimes_api::run::Phase;
+use kruntimes_api::{Reason, Run};
 use kruntimes_core::ids::RunUid;
 use kruntimes_core::ttl::{Ended, TtlBounds, delete_at};
 use kube::Resource;
 use serde::Deserialize;
 
+use crate::events::About;
+
 /// Field selector of ended Runs: the counterpart of [`crate::watch::NOT_ENDED`].
 pub(super) const ENDED: &str =
     "status.phase!=,status.phase!=Pending,status.phase!=Scheduled,status.phase!=Running,status.phase!=Ready";
+/// An end older than this was seen by somebody before.
+const FRESH: SignedDuration = SignedDuration::from_secs(30);
 /// Ended Runs carry whole scripts and outputs: small pages bound what a list holds at once.
 pub(super) const PAGE: u32 = 100;
 
@@ -39,6 +44,27 @@ struct EndedSpec {
 struct EndedStatus {
     #[serde(default)]
     completion_time: Option<MicroTime>,
+    #[serde(default)]
+    queued_time: Option<MicroTime>,
+    #[serde(default)]
+    phase: String,
+    #[serde(default)]
+    reason: String,
+    #[serde(default)]
+    message: String,
+}
+
+/// An end that was just seen.
+#[derive(Debug)]
+pub(super) struct News<'a> {
+    /// A word of the API.
+    pub(super) phase: &'static str,
+    /// A word of the API, or `other`.
+    pub(super) reason: &'static str,
+    /// Seconds from its first sight by a scheduler to its end.
+    pub(super) took: Option<f64>,
+    /// What its status says.
+    pub(super) message: &'a str,
 }
 
 impl EndedRun {
@@ -49,6 +75,28 @@ impl EndedRun {
     /// Namespace and name of its Runtime.
     pub(super) fn runtime(&self) -> (String, String) {
         (self.metadata.namespace.clone().unwrap_or_default(), self.spec.runtime.clone())
+    }
+
+    /// What the Run is, for people.
+    pub(super) fn about(&self) -> About {
+        let meta = &self.metadata;
+        let text = |value: &Option<String>| value.clone().unwrap_or_default();
+        About { kind: "Run", namespace: text(&meta.namespace), name: text(&meta.name), uid: text(&meta.uid) }
+    }
+
+    /// The end, if it is so fresh that nobody can have seen it before: a later change of an ended Run is no news.
+    pub(super) fn news(&self, now: Timestamp) -> Option<News<'_>> {
+        let EndedStatus { completion_time, queued_time, phase, reason, message } = &self.status;
+        let end = completion_time.as_ref()?.0;
+        (now.duration_since(end).abs() < FRESH).then_some(())?;
+        let phase = Phase::ALL.into_iter().find(|known| known.as_str() == phase)?;
+        let reason = Reason::ALL.into_iter().find(|known| known.as_str() == reason);
+        Some(News {
+            phase: phase.as_str(),
+            reason: reason.map_or("other", Reason::as_str),
+            took: queued_time.as_ref().map(|queued| end.duration_since(queued.0).as_secs_f64().max(0.0)),
+            message,
+        })
     }
 
     fn due(&self, bounds: TtlBounds) -> Option<Timestamp> {

@@ -3,9 +3,11 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::time::Duration;
 
+use k8s_openapi::api::core::v1::Pod;
+use kruntimes_api::names::RUNTIME_LABEL;
 use kruntimes_core::desired::Defaults;
 use kruntimes_core::ids::{PodUid, RunUid};
-use kruntimes_core::liveness::{self, Liveness};
+use kruntimes_core::liveness::{self, Liveness, PodFacts};
 use kruntimes_core::run::{self, Event as RunEvent, transition};
 use kruntimes_core::schedule::{InstanceView, Now};
 
@@ -13,8 +15,9 @@ use super::ControllerMetrics;
 use super::effects::Kind;
 use super::ended::Ending;
 use super::event::{Action, Done, Event};
-use super::pool::Pool;
+use super::pool::{Figures, Pool};
 use super::seen::name_of;
+use crate::events::{About, Note};
 use crate::writer::WriteError;
 
 /// Deletions of ended Runs under way at most.
@@ -65,6 +68,7 @@ pub struct Engine {
     pub(super) list_ended: bool,
     pub(super) lists: Lists,
     pub(super) metrics: ControllerMetrics,
+    pub(super) notes: Vec<Note>,
 }
 
 impl Engine {
@@ -82,6 +86,7 @@ impl Engine {
             list_ended: false,
             lists: Lists::default(),
             metrics,
+            notes: Vec::new(),
         }
     }
 
@@ -95,11 +100,21 @@ impl Engine {
         self.ending.len()
     }
 
-    /// Ready and wanted Pods by Runtime.
-    pub fn sizes(&self) -> impl Iterator<Item = (&str, &str, usize, i32)> {
-        self.pools.iter().filter(|(_, pool)| pool.runtime.is_some()).map(|((namespace, name), pool)| {
+    /// What there is to say of each Runtime's Pods.
+    pub(super) fn figures(&self, now: Now) -> impl Iterator<Item = Figures<'_>> {
+        self.pools.iter().filter(|(_, pool)| pool.runtime.is_some()).map(move |((namespace, name), pool)| {
             let (ready, wanted) = pool.size();
-            (namespace.as_str(), name.as_str(), ready, wanted)
+            let (capacity, in_use) = pool.amounts();
+            let silent = pool.pods.keys().filter_map(|uid| self.liveness.silence(uid, now.mono)).max();
+            Figures {
+                namespace,
+                runtime: name,
+                ready,
+                wanted,
+                capacity,
+                in_use,
+                silent: silent.unwrap_or_default(),
+            }
         })
     }
 
@@ -107,7 +122,7 @@ impl Engine {
     pub fn handle(&mut self, event: Event, now: Now) {
         match event {
             Event::Run(watched) => self.run(watched, now),
-            Event::Ended(watched) => self.ended(watched),
+            Event::Ended(watched) => self.ended(watched, now),
             Event::Pod(watched) => self.pod(watched, now),
             Event::Runtime(watched) => self.runtime(watched, now),
             Event::Instance(watched) => self.instance(watched, now),
@@ -130,7 +145,8 @@ impl Engine {
             Done::Status(namespace, name, written) => {
                 self.metrics.wrote("status", written.as_ref().err());
                 if let Some(pool) = self.pools.get_mut(&(namespace, name)) {
-                    pool.status_written(written.map(|status| *status), now.mono);
+                    let note = pool.status_written(written.map(|status| *status), now.mono);
+                    self.notes.extend(note);
                 }
             }
             Done::Run(uid, result) => {
@@ -159,7 +175,36 @@ impl Engine {
                     }
                 }
             }
+            Done::Confirmed(uid, answer) => self.confirmed(&uid, answer, now),
             Done::Probe(answered) => self.liveness.probed(answered, now.mono),
+        }
+    }
+
+    /// Whether a Pod that the watch does not show exists.
+    fn confirmed(&mut self, uid: &PodUid, answer: Result<Option<Box<Pod>>, WriteError>, now: Now) {
+        match answer {
+            Ok(pod) => match pod.as_deref().and_then(PodFacts::of).filter(|facts| facts.uid == *uid) {
+                None => self.liveness.confirmed_gone(uid),
+                Some(facts) => {
+                    let about = About {
+                        kind: "Pod",
+                        namespace: facts.namespace.clone(),
+                        name: facts.name.clone(),
+                        uid: uid.to_string(),
+                    };
+                    if self.liveness.found(facts, now.mono) {
+                        let message = format!(
+                            "it has lost its label {RUNTIME_LABEL}: it gets no more Runs and keeps those that it has"
+                        );
+                        let reason = "LabelRemoved".to_owned();
+                        self.notes.push(Note { about, warning: true, reason, message });
+                    }
+                }
+            },
+            Err(WriteError::Gone) => self.liveness.confirmed_gone(uid),
+            Err(WriteError::Conflict | WriteError::Transient(_) | WriteError::Refused(_)) => {
+                self.liveness.not_answered(uid, now.mono);
+            }
         }
     }
 
@@ -186,6 +231,7 @@ impl Engine {
         for verdict in verdicts {
             actions.extend(self.verdict(verdict, now));
         }
+        actions.extend(std::mem::take(&mut self.notes).into_iter().map(|note| Action::Note(Box::new(note))));
         while self.deleting < DELETIONS
             && let Some((uid, namespace, name)) = self.ending.pop(now.wall)
         {
@@ -201,7 +247,19 @@ impl Engine {
     fn verdict(&mut self, action: liveness::Action, now: Now) -> Option<Action> {
         match action {
             liveness::Action::Probe { namespace, name } => Some(Action::Probe { namespace, name }),
+            liveness::Action::Confirm { namespace, name, uid } => {
+                Some(Action::Confirm { namespace, name, uid })
+            }
             liveness::Action::DeletePod { namespace, name, uid, message } => {
+                let about = About {
+                    kind: "Pod",
+                    namespace: namespace.clone(),
+                    name: name.clone(),
+                    uid: uid.to_string(),
+                };
+                let words = format!("{message} while Runs are bound to it: it is deleted");
+                let reason = "HeartbeatLost".to_owned();
+                self.notes.push(Note { about, warning: true, reason, message: words });
                 Some(Action::DeletePod { namespace, name, uid, message })
             }
             liveness::Action::Lost { run, event } => {

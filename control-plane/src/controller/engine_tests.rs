@@ -3,6 +3,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use jiff::Timestamp;
+use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kruntimes_core::desired::Defaults;
 use kruntimes_core::liveness::Settings;
@@ -31,6 +32,8 @@ fn decode<T: serde::de::DeserializeOwned>(value: Value) -> Box<T> {
 #[derive(Default)]
 struct Recorder {
     calls: Mutex<Vec<String>>,
+    /// The answer to whoever asks for a Pod.
+    hidden: Mutex<Option<Value>>,
     refuse: Option<(&'static str, WriteError)>,
 }
 
@@ -82,6 +85,11 @@ impl Cluster for Recorder {
 
     async fn annotate_pod(&self, _: &str, name: &str, key: &str, value: &str) -> Result<(), WriteError> {
         self.call(format!("annotate {name} {key}={value}"))
+    }
+
+    async fn pod(&self, _: &str, name: &str) -> Result<Option<Box<Pod>>, WriteError> {
+        self.call(format!("get {name}"))?;
+        Ok(self.hidden.lock().unwrap().clone().map(decode))
     }
 
     async fn probe(&self, _: &str, pod: &str) -> bool {
@@ -149,8 +157,13 @@ async fn act(engine: &mut Engine, recorder: &Recorder, now: Now) -> Vec<String> 
             break;
         }
         for action in actions {
-            if action == Action::ListEnded {
-                lists.push("list ended".to_owned());
+            match &action {
+                Action::ListEnded => lists.push("list ended".to_owned()),
+                Action::Note(note) => recorder.calls.lock().unwrap().push(format!(
+                    "note {} {} {}: {}",
+                    note.about.kind, note.about.name, note.reason, note.message
+                )),
+                _ => {}
             }
             if let Some(done) = carry_out(recorder, recorder, action).await {
                 engine.handle(Event::Done(done), now);
@@ -222,6 +235,7 @@ async fn one_object_that_fails_does_not_keep_the_others_back() {
     let calls = act(&mut engine, &recorder, at(0)).await;
     assert_eq!(calls[1..6], OBJECTS);
     assert_eq!(calls[6], "status bash NoReadyPods/Rollout/ApplyFailed null");
+    assert!(calls[7].starts_with("note Runtime bash ApplyFailed: Role runtime-bash: "), "{}", calls[7]);
 }
 
 #[tokio::test]
@@ -233,10 +247,13 @@ async fn a_bad_template_is_a_condition_and_waits_for_a_change() {
     bad["spec"]["template"] = json!({"spec": {"containers": []}});
     engine.handle(Event::Runtime(Watched::Listed(decode(bad))), at(0));
     engine.handle(Event::Runtime(Watched::ListEnds), at(0));
-    assert_eq!(
-        act(&mut engine, &recorder, at(0)).await,
-        ["list ended", "status bash NoReadyPods/Rollout/InvalidTemplate null"]
+    let calls = act(&mut engine, &recorder, at(0)).await;
+    assert_eq!(calls[..2], ["list ended", "status bash NoReadyPods/Rollout/InvalidTemplate null"]);
+    assert!(
+        calls[2].starts_with("note Runtime bash InvalidTemplate: spec.template.spec.containers"),
+        "{calls:?}"
     );
+    assert_eq!(calls.len(), 3);
     assert!(act(&mut engine, &recorder, at(100)).await.is_empty());
     engine.handle(Event::Runtime(Watched::Seen(decode(runtime(2, 2)))), at(101));
     assert_eq!(act(&mut engine, &recorder, at(101)).await[..5], OBJECTS);
@@ -325,6 +342,52 @@ async fn runs_of_a_pod_that_is_gone_end_or_wait_for_their_retry() {
             r#"run once "Failed" "PodGone""#
         ]
     );
+}
+
+/// Taking the label off a Pod is how people put it aside to look into it: what runs there goes on.
+#[tokio::test]
+async fn a_pod_that_lost_its_label_is_not_gone() {
+    let recorder = Recorder::default();
+    let mut engine = started(&recorder).await;
+    engine.handle(Event::Pod(Watched::Seen(decode(pod("a", 0)))), at(1));
+    engine.handle(Event::Run(Watched::Seen(decode(bound("r", "a")))), at(1));
+    act(&mut engine, &recorder, at(1)).await;
+    let meta: Box<ObjectMeta> = decode(json!({"name": "a", "namespace": "team", "uid": "a-uid"}));
+    *recorder.hidden.lock().unwrap() = Some(pod("a", 0));
+    engine.handle(Event::Pod(Watched::Gone(meta)), at(2));
+    let mut calls = Vec::new();
+    for second in 2..60 {
+        *recorder.hidden.lock().unwrap() = Some(pod("a", second / 10 * 10));
+        calls.extend(act(&mut engine, &recorder, at(second)).await);
+    }
+    assert!(!calls.iter().any(|call| call.starts_with("run") || call.starts_with("delete")), "{calls:?}");
+    let notes: Vec<_> = calls.iter().filter(|call| call.starts_with("note")).collect();
+    assert_eq!(notes.len(), 1, "{notes:?}");
+    assert!(notes[0].starts_with("note Pod a LabelRemoved: "), "{notes:?}");
+    // Another Pod of the same name is not the one.
+    let mut other = pod("a", 60);
+    other["metadata"]["uid"] = json!("other");
+    *recorder.hidden.lock().unwrap() = Some(other);
+    let calls = act(&mut engine, &recorder, at(75)).await;
+    assert!(calls.contains(&r#"run r "Failed" "PodGone""#.to_owned()), "{calls:?}");
+}
+
+#[tokio::test]
+async fn a_failure_is_told_and_counted_once_and_an_old_one_is_no_news() {
+    let recorder = Recorder::default();
+    let mut engine = started(&recorder).await;
+    let ended = |name: &str, phase: &str, second: u64| -> Box<EndedRun> {
+        decode(json!({
+            "metadata": {"name": name, "namespace": "team", "uid": format!("{name}-uid")}, "spec": {"runtime": "bash"},
+            "status": {"phase": phase, "reason": "NonZeroExit", "message": "exit code 7",
+                       "queuedTime": at(0).wall.to_string(), "completionTime": at(second).wall.to_string()},
+        }))
+    };
+    engine.handle(Event::Ended(Watched::Listed(ended("listed", "Failed", 100))), at(100));
+    engine.handle(Event::Ended(Watched::Seen(ended("old", "Failed", 10))), at(100));
+    engine.handle(Event::Ended(Watched::Seen(ended("well", "Succeeded", 99))), at(100));
+    engine.handle(Event::Ended(Watched::Seen(ended("bad", "Failed", 99))), at(100));
+    assert_eq!(act(&mut engine, &recorder, at(100)).await, ["note Run bad Failed: NonZeroExit: exit code 7"]);
 }
 
 #[tokio::test]

@@ -10,6 +10,7 @@ use serde_json::Value;
 use super::effects::Kind;
 use super::ended::EndedRun;
 use super::pool::{Pass, PassResult};
+use crate::events::Note;
 use crate::watch::Watched;
 use crate::writer::WriteError;
 
@@ -83,6 +84,17 @@ pub enum Action {
         /// Uid.
         uid: RunUid,
     },
+    /// Is this Pod there, though the watch does not show it?
+    Confirm {
+        /// Namespace.
+        namespace: String,
+        /// Name.
+        name: String,
+        /// Uid.
+        uid: PodUid,
+    },
+    /// Tell a person.
+    Note(Box<Note>),
     /// Is the API there?
     Probe {
         /// Namespace.
@@ -107,6 +119,8 @@ pub enum Done {
     DeletePod(PodUid, Result<(), WriteError>),
     /// [`Action::DeleteRun`].
     DeleteRun(RunUid, Result<(), WriteError>),
+    /// [`Action::Confirm`]: the Pod of that name.
+    Confirmed(PodUid, Result<Option<Box<Pod>>, WriteError>),
     /// [`Action::Probe`]: whether the API answered.
     Probe(bool),
 }

@@ -1,13 +1,18 @@
 //! What the controller counts.
 
+use std::sync::atomic::AtomicU64;
+
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kruntimes_daemon::Metrics;
 use kruntimes_daemon::prometheus_client::encoding::EncodeLabelSet;
 use kruntimes_daemon::prometheus_client::metrics::counter::Counter;
 use kruntimes_daemon::prometheus_client::metrics::family::Family;
 use kruntimes_daemon::prometheus_client::metrics::gauge::Gauge;
+use kruntimes_daemon::prometheus_client::metrics::histogram::Histogram;
 
 use super::effects::Kind;
+use super::ended::News;
+use super::pool::Figures;
 use crate::writer::WriteError;
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -32,6 +37,27 @@ struct PoolLabels {
     runtime: String,
 }
 
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct EndLabels {
+    namespace: String,
+    runtime: String,
+    phase: &'static str,
+    reason: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ResourceLabels {
+    namespace: String,
+    runtime: String,
+    resource: String,
+}
+
+type Amount = Family<ResourceLabels, Gauge<f64, AtomicU64>>;
+
+/// Buckets in seconds for what a person waits for.
+const DURATIONS: [f64; 14] =
+    [0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 30.0, 60.0, 300.0, 1800.0, 7200.0, 86400.0];
+
 /// Counters of the controller. Labels are bounded by the number of Runtimes.
 #[derive(Debug, Clone)]
 pub struct ControllerMetrics {
@@ -43,6 +69,11 @@ pub struct ControllerMetrics {
     ready: Family<PoolLabels, Gauge>,
     wanted: Family<PoolLabels, Gauge>,
     ending: Gauge,
+    ended: Family<EndLabels, Counter>,
+    completion: Histogram,
+    capacity: Amount,
+    in_use: Amount,
+    heartbeat: Family<PoolLabels, Gauge<f64, AtomicU64>>,
 }
 
 impl ControllerMetrics {
@@ -57,6 +88,11 @@ impl ControllerMetrics {
             ready: Family::default(),
             wanted: Family::default(),
             ending: Gauge::default(),
+            ended: Family::default(),
+            completion: Histogram::new(DURATIONS),
+            capacity: Family::default(),
+            in_use: Family::default(),
+            heartbeat: Family::default(),
         };
         metrics.register(|registry| {
             registry.register("writes", "Writes by what they are and how they ended", this.writes.clone());
@@ -79,6 +115,15 @@ impl ControllerMetrics {
                 "Ended Runs that wait for their deletion",
                 this.ending.clone(),
             );
+            registry.register("runs_ended", "Runs that were seen to end", this.ended.clone());
+            let help = "From a Run's first sight by the scheduler to its end";
+            registry.register("run_complete_duration_seconds", help, this.completion.clone());
+            let help = "What the ready Pods of a Runtime offer, in the resource's own unit";
+            registry.register("capacity", help, this.capacity.clone());
+            let help = "What the Runs in the Pods of a Runtime hold, in the resource's own unit";
+            registry.register("in_use", help, this.in_use.clone());
+            let help = "Time since the longest silent Pod of a Runtime was heard of";
+            registry.register("heartbeat_age_seconds", help, this.heartbeat.clone());
         });
         this
     }
@@ -119,18 +164,34 @@ impl ControllerMetrics {
         tracing::warn!(kind, error, "watch failed");
     }
 
+    pub(super) fn ended(&self, namespace: String, runtime: String, news: &News<'_>) {
+        let labels = EndLabels { namespace, runtime, phase: news.phase, reason: news.reason };
+        self.ended.get_or_create(&labels).inc();
+        if let Some(took) = news.took {
+            self.completion.observe(took);
+        }
+    }
+
     /// Sets the gauges.
-    pub(super) fn sizes<'a>(
-        &self,
-        sizes: impl Iterator<Item = (&'a str, &'a str, usize, i32)>,
-        ending: usize,
-    ) {
+    pub(super) fn figures<'a>(&self, figures: impl Iterator<Item = Figures<'a>>, ending: usize) {
         self.ready.clear();
         self.wanted.clear();
-        for (namespace, runtime, ready, wanted) in sizes {
-            let labels = PoolLabels { namespace: namespace.to_owned(), runtime: runtime.to_owned() };
-            self.ready.get_or_create(&labels).set(ready as i64);
-            self.wanted.get_or_create(&labels).set(i64::from(wanted));
+        self.capacity.clear();
+        self.in_use.clear();
+        self.heartbeat.clear();
+        for pool in figures {
+            let labels =
+                PoolLabels { namespace: pool.namespace.to_owned(), runtime: pool.runtime.to_owned() };
+            self.ready.get_or_create(&labels).set(pool.ready as i64);
+            self.wanted.get_or_create(&labels).set(i64::from(pool.wanted));
+            self.heartbeat.get_or_create(&labels).set(pool.silent.as_secs_f64());
+            for (family, amounts) in [(&self.capacity, &pool.capacity), (&self.in_use, &pool.in_use)] {
+                for (resource, amount) in amounts.iter() {
+                    let PoolLabels { namespace, runtime } = labels.clone();
+                    let labels = ResourceLabels { namespace, runtime, resource: resource.to_string() };
+                    family.get_or_create(&labels).set(amount.nanos() as f64 / 1e9);
+                }
+            }
         }
         self.ending.set(ending as i64);
     }

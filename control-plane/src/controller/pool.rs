@@ -17,6 +17,7 @@ use kruntimes_resources::Amounts;
 use serde_json::Value;
 
 use super::effects::{Applied, Kind};
+use crate::events::{About, Note};
 use crate::writer::WriteError;
 
 /// Between two passes over one Runtime that nobody changed.
@@ -100,6 +101,25 @@ pub(super) struct Pool {
     status_at: Option<Duration>,
     writing: bool,
     written_at: Option<Duration>,
+    /// What people are told when the status under way is written.
+    news: Option<Note>,
+}
+
+/// What there is to say of a Runtime's Pods.
+#[derive(Debug)]
+pub(super) struct Figures<'a> {
+    pub(super) namespace: &'a str,
+    pub(super) runtime: &'a str,
+    /// Pods that take Runs.
+    pub(super) ready: usize,
+    /// Replicas asked for.
+    pub(super) wanted: i32,
+    /// What ready Pods offer.
+    pub(super) capacity: Amounts,
+    /// What bound Runs hold.
+    pub(super) in_use: Amounts,
+    /// Age of the oldest heartbeat.
+    pub(super) silent: Duration,
 }
 
 impl Pool {
@@ -313,14 +333,7 @@ impl Pool {
         }
         let runtime = self.runtime.as_deref()?;
         let pods: Vec<PodState> = self.pods.values().map(|pod| pod.state.clone()).collect();
-        let mut capacity = Amounts::new();
-        for pod in self.pods.values().filter(|pod| pod.state.ready && !pod.state.deleting) {
-            capacity.add(&pod.capacity);
-        }
-        let mut in_use = Amounts::new();
-        for (_, held) in self.bound.values() {
-            in_use.add(held);
-        }
+        let (capacity, in_use) = self.amounts();
         let observed = Observed {
             deployment: self.deployment.as_deref(),
             pods: &pods,
@@ -334,7 +347,7 @@ impl Pool {
         if known == wanted {
             return None;
         }
-        let only_usage = RuntimeStatus { in_use: wanted.in_use.clone(), ..known } == wanted;
+        let only_usage = RuntimeStatus { in_use: wanted.in_use.clone(), ..known.clone() } == wanted;
         let pause = if only_usage { USAGE_PAUSE } else { STATUS_PAUSE };
         let at = self.written_at.map_or(now, |last| last + pause);
         if at > now {
@@ -343,12 +356,30 @@ impl Pool {
         }
         self.writing = true;
         self.written_at = Some(now);
+        self.news = degradation(runtime, &known, &wanted);
         Some((runtime.metadata.uid.clone().unwrap_or_default(), wanted))
     }
 
-    /// A status write was answered.
-    pub(super) fn status_written(&mut self, written: Result<RuntimeStatus, WriteError>, now: Duration) {
+    /// What ready Pods offer together, and what bound Runs hold.
+    pub(super) fn amounts(&self) -> (Amounts, Amounts) {
+        let (mut capacity, mut in_use) = (Amounts::new(), Amounts::new());
+        for pod in self.pods.values().filter(|pod| pod.state.ready && !pod.state.deleting) {
+            capacity.add(&pod.capacity);
+        }
+        for (_, held) in self.bound.values() {
+            in_use.add(held);
+        }
+        (capacity, in_use)
+    }
+
+    /// A status write was answered. Returns what people are to be told of it.
+    pub(super) fn status_written(
+        &mut self,
+        written: Result<RuntimeStatus, WriteError>,
+        now: Duration,
+    ) -> Option<Note> {
         self.writing = false;
+        let news = self.news.take().filter(|_| written.is_ok());
         match written {
             // The watch brings it too, but maybe later than the next change.
             Ok(status) => {
@@ -360,6 +391,7 @@ impl Pool {
                 self.status_at.get_or_insert(now + PASS_PAUSE);
             }
         }
+        news
     }
 
     /// When to look again.
@@ -374,6 +406,28 @@ impl Pool {
         let ready = self.pods.values().filter(|pod| pod.state.ready && !pod.state.deleting).count();
         (ready, self.runtime.as_ref().map_or(0, |runtime| runtime.spec.replicas.unwrap_or(1)))
     }
+}
+
+/// News of a pool that has a problem, has another one, or none any more.
+fn degradation(runtime: &Runtime, old: &RuntimeStatus, new: &RuntimeStatus) -> Option<Note> {
+    let degraded = |status: &RuntimeStatus| {
+        let condition = status.conditions.iter().find(|condition| condition.type_ == "Degraded")?;
+        (condition.status == "True").then(|| (condition.reason.clone(), condition.message.clone()))
+    };
+    let (warning, reason, message) = match (degraded(old), degraded(new)) {
+        (None, None) => return None,
+        (Some((before, _)), Some((now, _))) if before == now => return None,
+        (_, Some((reason, message))) => (true, reason, message),
+        (Some((before, _)), None) => (false, "Recovered".to_owned(), format!("{before} is over")),
+    };
+    let meta = &runtime.metadata;
+    let about = About {
+        kind: "Runtime",
+        namespace: meta.namespace.clone().unwrap_or_default(),
+        name: meta.name.clone().unwrap_or_default(),
+        uid: meta.uid.clone().unwrap_or_default(),
+    };
+    Some(Note { about, warning, reason, message })
 }
 
 /// Typed objects always serialize.

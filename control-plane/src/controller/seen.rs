@@ -15,6 +15,7 @@ use super::effects::Kind;
 use super::ended::EndedRun;
 use super::engine::{Engine, Name};
 use super::pool::{PodRecord, Pool};
+use crate::events::Note;
 use crate::watch::Watched;
 
 pub(super) fn name_of(meta: &ObjectMeta) -> Name {
@@ -87,7 +88,7 @@ impl Engine {
         }
     }
 
-    pub(super) fn ended(&mut self, watched: Watched<Box<EndedRun>>) {
+    pub(super) fn ended(&mut self, watched: Watched<Box<EndedRun>>, now: Now) {
         match watched {
             Watched::ListBegins => self.lists.ended.clear(),
             Watched::Listed(run) => {
@@ -98,7 +99,10 @@ impl Engine {
                 let listed = std::mem::take(&mut self.lists.ended);
                 self.ending.retain(&listed);
             }
-            Watched::Seen(run) => self.ended_seen(&run),
+            Watched::Seen(run) => {
+                self.end_news(&run, now);
+                self.ended_seen(&run);
+            }
             Watched::Gone(meta) => {
                 if let Some(uid) = meta.uid.as_deref() {
                     self.ending.gone(&RunUid::from(uid));
@@ -106,6 +110,17 @@ impl Engine {
             }
             Watched::Malformed { meta, error } => self.metrics.malformed("Run", &meta, &error),
             Watched::Trouble(error) => self.metrics.trouble("Run", &error),
+        }
+    }
+
+    fn end_news(&mut self, run: &EndedRun, now: Now) {
+        let Some(news) = run.news(now.wall) else { return };
+        let (namespace, runtime) = run.runtime();
+        self.metrics.ended(namespace, runtime, &news);
+        if matches!(news.phase, "Failed" | "Timeout") {
+            let message = format!("{}: {}", news.reason, news.message);
+            let note = Note { about: run.about(), warning: true, reason: news.phase.into(), message };
+            self.notes.push(note);
         }
     }
 

@@ -29,6 +29,7 @@ use super::event::{Action, Done, Event};
 use super::pool::{COST, Pass, PassResult};
 use super::{ControllerMetrics, Options};
 use crate::clock::Clock;
+use crate::events::Recorder;
 use crate::lease;
 use crate::slim::SlimRun;
 use crate::watch::{NOT_ENDED, watch};
@@ -65,6 +66,7 @@ pub async fn run(options: Options, stop: CancellationToken) -> anyhow::Result<()
         false => Err(String::from("the initial lists are not complete")),
     };
     let own = ControllerMetrics::new(&metrics);
+    let recorder = Recorder::start(client.clone(), "kruntimes-controller", &metrics);
     let serve = tokio::spawn(http.serve(metrics, is_ready, stop.clone()));
     let held = match common.leader_elect {
         true => {
@@ -84,6 +86,7 @@ pub async fn run(options: Options, stop: CancellationToken) -> anyhow::Result<()
         let service = Service {
             engine: Engine::new(options.defaults(), liveness, own.clone()),
             metrics: own,
+            recorder,
             client: client.clone(),
             namespace: common.namespace.clone(),
             writer: Arc::new(Writer { cluster: ApiCluster(client.clone()), runs: ApiRunWriter(client) }),
@@ -108,6 +111,7 @@ struct Writer {
 struct Service {
     engine: Engine,
     metrics: ControllerMetrics,
+    recorder: Recorder,
     client: Client,
     namespace: Option<String>,
     writer: Arc<Writer>,
@@ -197,10 +201,17 @@ impl Service {
             next = due;
             self.ready.store(self.engine.is_synced(), Ordering::Relaxed);
             for action in actions {
-                if action == Action::ListEnded {
-                    ended = self.ended().ready_chunks(BATCH);
-                    continue;
-                }
+                let action = match action {
+                    Action::ListEnded => {
+                        ended = self.ended().ready_chunks(BATCH);
+                        continue;
+                    }
+                    Action::Note(note) => {
+                        self.recorder.note(*note);
+                        continue;
+                    }
+                    action => action,
+                };
                 let (writer, answers, slots) =
                     (Arc::clone(&self.writer), answers.clone(), Arc::clone(&slots));
                 writes.spawn(async move {
@@ -213,7 +224,7 @@ impl Service {
                 });
             }
             if changed && gauges_due <= now.mono {
-                self.metrics.sizes(self.engine.sizes(), self.engine.ending());
+                self.metrics.figures(self.engine.figures(now), self.engine.ending());
                 gauges_due = now.mono + GAUGES;
                 changed = false;
             }
@@ -248,7 +259,10 @@ pub(super) async fn carry_out(cluster: &dyn Cluster, runs: &dyn RunWriter, actio
             Done::DeleteRun(uid, result)
         }
         Action::Probe { namespace, name } => Done::Probe(cluster.probe(&namespace, &name).await),
-        Action::ListEnded => return None,
+        Action::Confirm { namespace, name, uid } => {
+            Done::Confirmed(uid, cluster.pod(&namespace, &name).await)
+        }
+        Action::ListEnded | Action::Note(_) => return None,
     })
 }
 

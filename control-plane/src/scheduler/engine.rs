@@ -1,17 +1,19 @@
 //! From watch events to patches, without a clock or a network.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use k8s_openapi::api::core::v1::Pod;
-use kruntimes_api::{Run, Runtime, RuntimeInstance};
+use kruntimes_api::run::{Phase, RunStatus};
+use kruntimes_api::{Reason, Run, Runtime, RuntimeInstance};
 use kruntimes_core::ids::{PodUid, RunUid};
 use kruntimes_core::run::{self, transition};
 use kruntimes_core::schedule::{
-    Decision, InstanceView, Now, Outcome, PodView, QueueDepth, RuntimeView, Scheduler, Settings,
+    Decision, InstanceView, Now, Outcome, PodView, QueueDepth, Rejection, RuntimeView, Scheduler, Settings,
 };
 use serde_json::Value;
 
 use super::SchedulerMetrics;
+use crate::events::{About, Note};
 use crate::watch::Watched;
 
 /// Everything that can happen to the scheduler.
@@ -48,6 +50,8 @@ pub struct Write {
     pub patch: Value,
     /// Seconds from the Run's creation, or its return to the queue, to this decision.
     pub waited: f64,
+    /// What a person is told once it is written.
+    pub note: Option<Box<Note>>,
 }
 
 /// What the loop must do.
@@ -55,6 +59,8 @@ pub struct Write {
 pub enum Action {
     /// Write, and answer with [`Event::Settled`].
     Write(Box<Write>),
+    /// Tell a person.
+    Note(Box<Note>),
 }
 
 /// Objects of one kind during a list.
@@ -81,6 +87,9 @@ pub struct Engine {
     pods: Listing<PodUid>,
     runtimes: Listing<(String, String)>,
     instances: Listing<(String, String)>,
+    /// Assignments whose end was told, of Runs that wait for their next attempt.
+    retried: HashMap<RunUid, i64>,
+    notes: Vec<Note>,
 }
 
 impl Engine {
@@ -95,6 +104,8 @@ impl Engine {
             pods: Listing::default(),
             runtimes: Listing::default(),
             instances: Listing::default(),
+            retried: HashMap::new(),
+            notes: Vec::new(),
         }
     }
 
@@ -106,6 +117,11 @@ impl Engine {
     /// How full the queues are.
     pub fn depths(&self) -> Vec<QueueDepth> {
         self.scheduler.depths()
+    }
+
+    /// Pods that could not take Runs, since the last call.
+    pub fn take_rejections(&mut self) -> std::collections::BTreeMap<Rejection, u64> {
+        self.scheduler.take_rejections()
     }
 
     /// Writes that are not answered yet.
@@ -124,6 +140,7 @@ impl Engine {
                 self.in_flight = self.in_flight.saturating_sub(1);
                 self.metrics.settled(&write, outcome);
                 self.scheduler.settled(&write.uid, outcome, now);
+                self.notes.extend(write.note.filter(|_| outcome == Outcome::Written).map(|note| *note));
             }
             Event::Tick => {}
         }
@@ -138,15 +155,19 @@ impl Engine {
             }
             Watched::ListEnds => {
                 self.runs.complete = true;
-                self.scheduler.runs_listed(&std::mem::take(&mut self.runs.seen), now);
+                let listed = std::mem::take(&mut self.runs.seen);
+                self.retried.retain(|uid, _| listed.contains(uid));
+                self.scheduler.runs_listed(&listed, now);
             }
             Watched::Seen(run) => {
                 self.metrics.woken("run");
+                self.retry_seen(&run);
                 self.scheduler.run_seen(&run, now);
             }
             Watched::Gone(meta) => {
                 if let Some(uid) = meta.uid.as_deref() {
                     self.metrics.woken("run");
+                    self.retried.remove(&RunUid::from(uid));
                     self.scheduler.run_gone(&RunUid::from(uid), now);
                 }
             }
@@ -157,6 +178,27 @@ impl Engine {
                 }
             }
             Watched::Trouble(error) => self.metrics.trouble("Run", &error),
+        }
+    }
+
+    /// Tells of an attempt that ended and is followed by another, once.
+    fn retry_seen(&mut self, run: &Run) {
+        let Some(uid) = run.metadata.uid.as_deref().map(RunUid::from) else { return };
+        let status = run.status.as_ref().filter(|status| status.phase == Some(Phase::Pending));
+        let Some((status, reason)) = status.and_then(|status| Some((status, status.reason?))) else {
+            self.retried.remove(&uid);
+            return;
+        };
+        let attempt = status.attempt.unwrap_or(1);
+        if attempt < 2 || matches!(reason, Reason::Unschedulable | Reason::Suspended) {
+            return;
+        }
+        let assignment = status.assignment.unwrap_or(0);
+        if self.retried.insert(uid, assignment) != Some(assignment) {
+            let why = status.message.as_deref().unwrap_or_default();
+            let message =
+                format!("attempt {} ended with {reason}: {why}; attempt {attempt} follows", attempt - 1);
+            self.notes.push(Note { about: about(run), warning: true, reason: "Retrying".into(), message });
         }
     }
 
@@ -275,7 +317,8 @@ impl Engine {
         if !self.is_synced() {
             return (Vec::new(), None);
         }
-        let mut actions = Vec::new();
+        let mut actions: Vec<_> =
+            std::mem::take(&mut self.notes).into_iter().map(|note| Action::Note(Box::new(note))).collect();
         loop {
             let free = self.limit.saturating_sub(self.in_flight);
             let plan = self.scheduler.plan(now, free);
@@ -318,6 +361,7 @@ impl Engine {
             | run::Event::Finished { .. }
             | run::Event::PodLost { .. } => "other",
         };
+        let note = news(&run, &event, &status);
         let waited = self.scheduler.waiting_since(&uid).map_or(0.0, |since| (now.mono - since).as_secs_f64());
         self.in_flight += 1;
         Some(Box::new(Write {
@@ -328,8 +372,38 @@ impl Engine {
             what,
             patch,
             waited,
+            note,
         }))
     }
+}
+
+/// What a person should be told of a decision: that a Run waits and why, and that it goes on after
+/// trouble. Nothing of a Run that is simply bound, nor of ends, which the controller tells.
+fn news(run: &Run, event: &run::Event, status: &RunStatus) -> Option<Box<Note>> {
+    let old = run.status.as_ref();
+    let (warning, reason, message) = match event {
+        run::Event::Unschedulable { message } => (true, "Unschedulable", message.clone()),
+        run::Event::Bind { pod, .. } => {
+            let attempt = status.attempt.unwrap_or(1);
+            let waited = old.and_then(|status| status.reason) == Some(Reason::Unschedulable);
+            (attempt > 1 || waited).then_some(())?;
+            (false, "Scheduled", format!("attempt {attempt} goes to pod {}", pod.name))
+        }
+        run::Event::Invalid { .. }
+        | run::Event::CancelUnassigned
+        | run::Event::PendingTimeout
+        | run::Event::Started { .. }
+        | run::Event::HandBack { .. }
+        | run::Event::Suspended { .. }
+        | run::Event::Finished { .. }
+        | run::Event::PodLost { .. } => return None,
+    };
+    Some(Box::new(Note { about: about(run), warning, reason: reason.into(), message }))
+}
+
+fn about(run: &Run) -> About {
+    let (namespace, name) = identity(&run.metadata);
+    About { kind: "Run", namespace, name, uid: run.metadata.uid.clone().unwrap_or_default() }
 }
 
 fn identity(meta: &k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta) -> (String, String) {

@@ -66,7 +66,73 @@ fn list(engine: &mut Engine, slots: &str, names: &[&str]) {
 }
 
 fn writes(engine: &mut Engine, now: Now) -> Vec<Write> {
-    engine.plan(now).0.into_iter().map(|Action::Write(write)| *write).collect()
+    let write = |action| match action {
+        Action::Write(write) => Some(*write),
+        Action::Note(_) => None,
+    };
+    engine.plan(now).0.into_iter().filter_map(write).collect()
+}
+
+/// Answers every write as done, and returns what people are told.
+fn told(engine: &mut Engine, now: Now) -> Vec<String> {
+    let mut told = Vec::new();
+    loop {
+        let actions = engine.plan(now).0;
+        if actions.is_empty() {
+            return told;
+        }
+        for action in actions {
+            match action {
+                Action::Write(write) => engine.handle(Event::Settled(write, Outcome::Written), now),
+                Action::Note(note) => {
+                    told.push(format!("{} {}: {}", note.about.name, note.reason, note.message))
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn people_are_told_of_trouble_and_its_end_and_of_nothing_ordinary() {
+    let (mut engine, metrics) = engine(64);
+    list(&mut engine, "1", &["a"]);
+    assert_eq!(told(&mut engine, at(0)), [""; 0], "a Run that is simply bound");
+    engine.handle(Event::Run(Watched::Seen(decode(run("b")))), at(1));
+    assert_eq!(told(&mut engine, at(1)), [""; 0]);
+    let waits = told(&mut engine, at(15));
+    assert_eq!(waits, ["b Unschedulable: 0 of 1 Pods fit: 1 lack runs (want 1, free 0)"]);
+    assert_eq!(engine.take_rejections().len(), 1);
+    let mut noted = run("b");
+    noted["metadata"]["resourceVersion"] = json!("8");
+    noted["status"] = json!({"phase": "Pending", "reason": "Unschedulable", "message": "x"});
+    engine.handle(Event::Run(Watched::Seen(decode(noted))), at(16));
+    let gone: Box<ObjectMeta> = decode(run("a")["metadata"].clone());
+    engine.handle(Event::Run(Watched::Gone(gone)), at(17));
+    assert_eq!(told(&mut engine, at(17)), ["b Scheduled: attempt 1 goes to pod p"]);
+    let text = metrics.encode();
+    for (what, count) in [("bound", 2), ("unschedulable", 1)] {
+        let line = format!("kruntimes_scheduler_writes_total{{what=\"{what}\",result=\"ok\"}} {count}");
+        assert!(text.contains(&line), "{line}: {text}");
+    }
+}
+
+#[test]
+fn a_retry_is_told_once() {
+    let (mut engine, _) = engine(64);
+    list(&mut engine, "1", &[]);
+    let mut retried = run("a");
+    retried["status"] = json!({"phase": "Pending", "reason": "NonZeroExit", "message": "exit code 7", "attempt": 2,
+        "assignment": 1, "nextAttemptTime": "2023-11-14T22:14:20.000000Z"});
+    for version in ["8", "9"] {
+        retried["metadata"]["resourceVersion"] = json!(version);
+        engine.handle(Event::Run(Watched::Seen(decode(retried.clone()))), at(1));
+    }
+    let line = "a Retrying: attempt 1 ended with NonZeroExit: exit code 7; attempt 2 follows";
+    assert_eq!(told(&mut engine, at(1)), [line]);
+    retried["status"]["attempt"] = json!(3);
+    retried["status"]["assignment"] = json!(2);
+    engine.handle(Event::Run(Watched::Seen(decode(retried))), at(2));
+    assert!(told(&mut engine, at(2))[0].contains("attempt 3 follows"));
 }
 
 #[test]

@@ -1,11 +1,12 @@
 //! What the scheduler counts.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use kruntimes_core::schedule::{Outcome, QueueDepth};
+use kruntimes_core::schedule::{Outcome, QueueDepth, Rejection};
 use kruntimes_daemon::prometheus_client::encoding::EncodeLabelSet;
 use kruntimes_daemon::prometheus_client::metrics::counter::Counter;
 use kruntimes_daemon::prometheus_client::metrics::family::Family;
@@ -25,6 +26,25 @@ struct SyncLabels {
 struct QueueLabels {
     namespace: String,
     runtime: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct PhaseLabels {
+    namespace: String,
+    runtime: String,
+    phase: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct WriteLabels {
+    what: &'static str,
+    result: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct RejectionLabels {
+    plugin: &'static str,
+    reason: &'static str,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -48,6 +68,9 @@ struct Kind {
 pub struct SchedulerMetrics {
     sync: Family<SyncLabels, Counter>,
     sync_duration: Histogram,
+    writes: Family<WriteLabels, Counter>,
+    rejections: Family<RejectionLabels, Counter>,
+    runs: Family<PhaseLabels, Gauge>,
     no_pods: Counter,
     queued: Histogram,
     conflicts: Family<Stage, Counter>,
@@ -68,6 +91,9 @@ impl SchedulerMetrics {
         let this = Self {
             sync: Family::default(),
             sync_duration: latency(),
+            writes: Family::default(),
+            rejections: Family::default(),
+            runs: Family::default(),
             no_pods: Counter::default(),
             queued: latency(),
             conflicts: Family::default(),
@@ -87,6 +113,14 @@ impl SchedulerMetrics {
                 "Time of one planning pass",
                 this.sync_duration.clone(),
             );
+            registry.register(
+                "writes",
+                "Writes to the API, by what they are and how they ended",
+                this.writes.clone(),
+            );
+            let help = "Pods that could not take a Run that was looked into, by the check that said so";
+            registry.register("filter_rejections", help, this.rejections.clone());
+            registry.register("runs", "Runs that have not ended, by phase", this.runs.clone());
             registry.register("no_pods", "Runs that were told that no Pod fits", this.no_pods.clone());
             let help = "Time from a Run's first sight, or return to the queue, to its bind";
             registry.register("run_queue_duration_seconds", help, this.queued.clone());
@@ -127,6 +161,8 @@ impl SchedulerMetrics {
             Outcome::Failed => "error",
         };
         self.sync.get_or_create(&SyncLabels { runtime: write.runtime.clone(), result }).inc();
+        let ended = if outcome == Outcome::Written { "ok" } else { result };
+        self.writes.get_or_create(&WriteLabels { what: write.what, result: ended }).inc();
         match (outcome, write.what) {
             (Outcome::Written, "bound") => self.queued.observe(write.waited),
             (Outcome::Written, "unschedulable") => {
@@ -162,8 +198,15 @@ impl SchedulerMetrics {
         self.in_flight.set(in_flight as i64);
     }
 
+    pub(super) fn rejected(&self, rejections: BTreeMap<Rejection, u64>) {
+        for (Rejection { plugin, reason }, pods) in rejections {
+            self.rejections.get_or_create(&RejectionLabels { plugin, reason }).inc_by(pods);
+        }
+    }
+
     /// Sets the gauges of every queue.
     pub(super) fn depths(&self, depths: &[QueueDepth], now: Timestamp) {
+        self.runs.clear();
         self.depth.clear();
         self.placed.clear();
         self.oldest.clear();
@@ -175,6 +218,11 @@ impl SchedulerMetrics {
             let age =
                 queue.oldest.map_or(0.0, |oldest| (now - oldest).total(jiff::Unit::Second).unwrap_or(0.0));
             self.oldest.get_or_create(&labels).set(age.max(0.0));
+            for (phase, runs) in &queue.phases {
+                let QueueLabels { namespace, runtime } = labels.clone();
+                let labels = PhaseLabels { namespace, runtime, phase: phase.as_str() };
+                self.runs.get_or_create(&labels).set(*runs as i64);
+            }
         }
     }
 }

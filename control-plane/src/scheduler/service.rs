@@ -19,6 +19,7 @@ use tokio::task::JoinSet;
 use super::engine::{Action, Engine, Event, Write};
 use super::{Options, SchedulerMetrics};
 use crate::clock::Clock;
+use crate::events::Recorder;
 use crate::lease;
 use crate::slim::SlimRun;
 use crate::watch::{NOT_ENDED, watch};
@@ -53,6 +54,7 @@ pub async fn run(options: Options, stop: CancellationToken) -> anyhow::Result<()
         false => Err(String::from("the initial lists are not complete")),
     };
     let own = SchedulerMetrics::new(&metrics);
+    let recorder = Recorder::start(client.clone(), "kruntimes-scheduler", &metrics);
     let serve = tokio::spawn(http.serve(metrics, is_ready, stop.clone()));
     let held = match common.leader_elect {
         true => {
@@ -68,7 +70,7 @@ pub async fn run(options: Options, stop: CancellationToken) -> anyhow::Result<()
         let engine = Engine::new(Settings::default(), usize::from(options.concurrent_binds), own.clone());
         let writer = Arc::new(ApiRunWriter(client));
         let lost = held.as_ref().map(lease::Held::lost);
-        drive(engine, events, writer, own, &ready, lost, &stop).await?;
+        drive(engine, events, Outputs { writer, recorder, metrics: own }, &ready, lost, &stop).await?;
     }
     if let Some(held) = held {
         held.release().await;
@@ -96,12 +98,18 @@ fn events(client: &Client, namespace: Option<&str>) -> BoxStream<'static, Event>
     .boxed()
 }
 
+/// Where the loop's actions go.
+struct Outputs {
+    writer: Arc<dyn RunWriter>,
+    recorder: Recorder,
+    metrics: SchedulerMetrics,
+}
+
 /// The loop: a batch of events, one planning pass, its writes.
 async fn drive(
     mut engine: Engine,
     events: BoxStream<'static, Event>,
-    writer: Arc<dyn RunWriter>,
-    metrics: SchedulerMetrics,
+    Outputs { writer, recorder, metrics }: Outputs,
     ready: &AtomicBool,
     lost: Option<CancellationToken>,
     stop: &CancellationToken,
@@ -134,7 +142,14 @@ async fn drive(
         next = due;
         metrics.planned(clock.now().mono - now.mono, engine.in_flight());
         ready.store(engine.is_synced(), Ordering::Relaxed);
-        for Action::Write(write) in actions {
+        for action in actions {
+            let write = match action {
+                Action::Write(write) => write,
+                Action::Note(note) => {
+                    recorder.note(*note);
+                    continue;
+                }
+            };
             let (writer, answers) = (Arc::clone(&writer), answers.clone());
             writes.spawn(async move {
                 let outcome = send(&*writer, &write).await;
@@ -144,6 +159,7 @@ async fn drive(
         }
         if changed && gauges_due <= now.mono {
             metrics.depths(&engine.depths(), now.wall);
+            metrics.rejected(engine.take_rejections());
             gauges_due = now.mono + GAUGES;
             changed = false;
         }

@@ -6,20 +6,24 @@
 //! Must always hold: a Run is given up only when its Pod is gone or has ended, or
 //! after [`Settings::force_after`], with words that say so; and trouble between us
 //! and the API starts every age anew, so that a pause of the API kills nothing.
+//! A Pod that leaves the watch without having been asked to stop may only have lost
+//! the label that we watch by: the API is asked before its Runs are given up.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::time::Duration;
 
-use jiff::Timestamp;
-use k8s_openapi::api::core::v1::Pod;
 use kruntimes_api::Run;
-use kruntimes_api::names::RUNTIMED_READY;
 
 use crate::ids::{PodUid, RunUid};
 use crate::run::{Event, Lost, State};
+use verdict::{Verdict, verdict};
 
+pub use facts::PodFacts;
+
+mod facts;
 #[cfg(test)]
 mod tests;
+mod verdict;
 
 /// Times of the liveness check.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -42,45 +46,6 @@ impl Default for Settings {
     }
 }
 
-/// What is known of a Pod.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct PodFacts {
-    /// Namespace.
-    pub namespace: String,
-    /// Name.
-    pub name: String,
-    /// Uid.
-    pub uid: PodUid,
-    /// Asked to stop.
-    pub deleting: bool,
-    /// Time in the heartbeat, whatever it says otherwise.
-    pub beat: Option<Timestamp>,
-    /// Its containers have ended for good, and why.
-    pub ended: Option<String>,
-}
-
-impl PodFacts {
-    /// Reads a Pod; `None` without an identity.
-    pub fn of(pod: &Pod) -> Option<Self> {
-        let status = pod.status.as_ref();
-        let phase = status.and_then(|s| s.phase.as_deref());
-        let ended = phase.filter(|phase| matches!(*phase, "Failed" | "Succeeded")).map(|phase| {
-            let words = status.map(|s| [s.reason.as_deref(), s.message.as_deref()]).unwrap_or_default();
-            [Some(phase)].into_iter().chain(words).flatten().collect::<Vec<_>>().join(": ")
-        });
-        let conditions = status.and_then(|s| s.conditions.as_ref());
-        let beat = conditions.into_iter().flatten().find(|condition| condition.type_ == RUNTIMED_READY);
-        Some(Self {
-            namespace: pod.metadata.namespace.clone()?,
-            name: pod.metadata.name.clone()?,
-            uid: PodUid::from(pod.metadata.uid.as_deref()?),
-            deleting: pod.metadata.deletion_timestamp.is_some(),
-            beat: beat.and_then(|condition| condition.last_probe_time.as_ref()).map(|time| time.0),
-            ended,
-        })
-    }
-}
-
 #[derive(Debug)]
 struct Watched {
     facts: PodFacts,
@@ -95,6 +60,21 @@ struct Watched {
 struct Grave {
     name: String,
     lost: Lost,
+}
+
+/// A Pod that the watch does not show, though nobody asked it to stop.
+#[derive(Debug, Clone, Copy, Default)]
+struct Missing {
+    /// When the API is to be asked; `None` while it is.
+    ask_at: Option<Duration>,
+    /// The API has shown it.
+    found: bool,
+}
+
+impl Missing {
+    fn ask(at: Duration) -> Self {
+        Self { ask_at: Some(at), found: false }
+    }
 }
 
 #[derive(Debug)]
@@ -117,6 +97,16 @@ pub enum Action {
         namespace: String,
         /// Name.
         name: String,
+    },
+    /// Ask the API whether this Pod still exists, and answer with [`Liveness::found`],
+    /// [`Liveness::confirmed_gone`] or [`Liveness::not_answered`].
+    Confirm {
+        /// Namespace.
+        namespace: String,
+        /// Name.
+        name: String,
+        /// Uid.
+        uid: PodUid,
     },
     /// Delete this Pod, and no other of its name.
     DeletePod {
@@ -144,6 +134,8 @@ pub struct Liveness {
     settings: Settings,
     pods: HashMap<PodUid, Watched>,
     graves: HashMap<PodUid, Grave>,
+    /// Pods with bound Runs that only the API can tell of; known ones are in `pods` as well.
+    missing: HashMap<PodUid, Missing>,
     bound: BTreeMap<RunUid, Bound>,
     /// Since when the API has answered every probe; `None`: not known.
     healthy: Option<Duration>,
@@ -162,6 +154,7 @@ impl Liveness {
             settings,
             pods: HashMap::new(),
             graves: HashMap::new(),
+            missing: HashMap::new(),
             bound: BTreeMap::new(),
             healthy: None,
             probed: None,
@@ -171,8 +164,13 @@ impl Liveness {
         }
     }
 
-    /// A Pod was seen.
+    /// A Pod was seen by the watch.
     pub fn pod_seen(&mut self, facts: PodFacts, now: Duration) {
+        self.missing.remove(&facts.uid);
+        self.observe(facts, now);
+    }
+
+    fn observe(&mut self, facts: PodFacts, now: Duration) {
         match self.pods.get_mut(&facts.uid) {
             Some(known) => {
                 if known.facts.beat != facts.beat {
@@ -191,10 +189,22 @@ impl Liveness {
         }
     }
 
-    /// A Pod is gone.
+    /// A Pod has left the watch.
     pub fn pod_gone(&mut self, uid: &PodUid) {
-        let Some(pod) = self.pods.remove(uid) else { return };
+        let Some(pod) = self.pods.get(uid) else { return };
         self.dirty = true;
+        let is_bound = self.bound.values().any(|bound| bound.pod == *uid);
+        if is_bound && pod.deleted.is_none() && !pod.facts.deleting && pod.facts.ended.is_none() {
+            self.missing.entry(uid.clone()).or_insert(Missing::ask(Duration::ZERO));
+            return;
+        }
+        self.bury(uid);
+    }
+
+    fn bury(&mut self, uid: &PodUid) {
+        self.dirty = true;
+        self.missing.remove(uid);
+        let Some(pod) = self.pods.remove(uid) else { return };
         if self.bound.values().any(|bound| bound.pod == *uid) {
             let lost = match (pod.deleted, pod.facts.deleting) {
                 (Some(_), _) => Lost::Unhealthy,
@@ -202,6 +212,39 @@ impl Liveness {
                 (None, false) => Lost::Gone,
             };
             self.graves.insert(uid.clone(), Grave { name: pod.facts.name, lost });
+        }
+    }
+
+    /// The answer to [`Action::Confirm`]: it is there. Asked for again as long as the watch does not show it.
+    /// True the first time.
+    pub fn found(&mut self, facts: PodFacts, now: Duration) -> bool {
+        let uid = facts.uid.clone();
+        let again = now + self.settings.stale / 3;
+        let missing = self.missing.get_mut(&uid);
+        let first = missing.is_some_and(|missing| {
+            missing.ask_at = Some(again);
+            !std::mem::replace(&mut missing.found, true)
+        });
+        self.dirty = true;
+        self.observe(facts, now);
+        first
+    }
+
+    /// The answer to [`Action::Confirm`]: it is not there.
+    pub fn confirmed_gone(&mut self, uid: &PodUid) {
+        self.bury(uid);
+        if let Some(bound) = self.bound.values().find(|bound| bound.pod == *uid) {
+            let grave = Grave { name: bound.pod_name.clone(), lost: Lost::Gone };
+            self.graves.entry(uid.clone()).or_insert(grave);
+        }
+    }
+
+    /// The answer to [`Action::Confirm`] did not come.
+    pub fn not_answered(&mut self, uid: &PodUid, now: Duration) {
+        self.dirty = true;
+        let again = now + self.probe_every();
+        if let Some(missing) = self.missing.get_mut(uid) {
+            missing.ask_at = Some(again);
         }
     }
 
@@ -241,8 +284,13 @@ impl Liveness {
     /// A Run has ended, was handed back or deleted.
     pub fn run_gone(&mut self, uid: &RunUid) {
         let Some(bound) = self.bound.remove(uid) else { return };
-        if self.bound.values().all(|other| other.pod != bound.pod) {
+        if (self.graves.contains_key(&bound.pod) || self.missing.contains_key(&bound.pod))
+            && self.bound.values().all(|other| other.pod != bound.pod)
+        {
             self.graves.remove(&bound.pod);
+            if self.missing.remove(&bound.pod).is_some() {
+                self.pods.remove(&bound.pod);
+            }
         }
     }
 
@@ -309,6 +357,7 @@ impl Liveness {
         let mut actions = Vec::new();
         let mut due: Vec<Duration> = Vec::new();
         let mut suspects = Vec::new();
+        let mut unseen = Vec::new();
         for bound in self.bound.values_mut() {
             if bound.answered.is_some() && bound.answered == bound.run.metadata.resource_version {
                 continue;
@@ -318,6 +367,7 @@ impl Liveness {
                     due.push(suspect_at);
                     suspects.extend(suspect);
                 }
+                Verdict::Unseen => unseen.push(bound.pod.clone()),
                 Verdict::Lost { lost, message } => {
                     bound.answered = bound.run.metadata.resource_version.clone();
                     let event = Event::PodLost { pod: bound.pod.clone(), lost, message };
@@ -325,12 +375,35 @@ impl Liveness {
                 }
             }
         }
+        for uid in unseen {
+            self.missing.entry(uid).or_insert(Missing::ask(Duration::ZERO));
+        }
+        self.confirm(now, &mut actions, &mut due);
         suspects.sort();
         suspects.dedup();
         self.suspect(&suspects, now, &mut actions, &mut due);
         let next = due.into_iter().filter(|due| *due > now).min();
         self.due = next;
         (actions, next.map(|due| due - now))
+    }
+
+    /// Asks the API for Pods that the watch does not show.
+    fn confirm(&mut self, now: Duration, actions: &mut Vec<Action>, due: &mut Vec<Duration>) {
+        for (uid, missing) in &mut self.missing {
+            match missing.ask_at {
+                None => {}
+                Some(at) if at > now => due.push(at),
+                Some(_) => {
+                    let Some(bound) = self.bound.values().find(|bound| bound.pod == *uid) else { continue };
+                    missing.ask_at = None;
+                    actions.push(Action::Confirm {
+                        namespace: bound.run.metadata.namespace.clone().unwrap_or_default(),
+                        name: bound.pod_name.clone(),
+                        uid: uid.clone(),
+                    });
+                }
+            }
+        }
     }
 
     /// Looks into silent Pods: is it them, or is it the API?
@@ -380,60 +453,13 @@ impl Liveness {
         }
     }
 
+    /// For how long a Pod has been silent.
+    pub fn silence(&self, uid: &PodUid, now: Duration) -> Option<Duration> {
+        self.pods.get(uid).map(|pod| now.saturating_sub(pod.heard))
+    }
+
     /// Number of Runs that are bound.
     pub fn bound_count(&self) -> usize {
         self.bound.len()
-    }
-}
-
-enum Verdict {
-    Alive { suspect_at: Duration, suspect: Option<PodUid> },
-    Lost { lost: Lost, message: String },
-}
-
-fn verdict(
-    settings: &Settings,
-    bound: &Bound,
-    pods: &HashMap<PodUid, Watched>,
-    graves: &HashMap<PodUid, Grave>,
-    now: Duration,
-) -> Verdict {
-    let name = &bound.pod_name;
-    if let Some(grave) = graves.get(&bound.pod) {
-        let name = &grave.name;
-        let message = match grave.lost {
-            Lost::Gone => format!("pod {name} is gone"),
-            Lost::Terminating => format!("pod {name} was terminated"),
-            Lost::Unhealthy => format!("pod {name} had no heartbeat and was deleted"),
-        };
-        return Verdict::Lost { lost: grave.lost, message };
-    }
-    let Some(pod) = pods.get(&bound.pod) else {
-        // It may be so new that its watch event is still on the way.
-        let at = bound.since + settings.unseen;
-        return if at > now {
-            Verdict::Alive { suspect_at: at, suspect: None }
-        } else {
-            Verdict::Lost { lost: Lost::Gone, message: format!("pod {name} is gone") }
-        };
-    };
-    if let Some(why) = &pod.facts.ended {
-        return Verdict::Lost { lost: Lost::Gone, message: format!("pod {name} has ended: {why}") };
-    }
-    // A Run may be bound to a Pod that is silent already.
-    let heard = pod.heard;
-    let suspect_at = heard + settings.stale / 2;
-    if suspect_at > now {
-        return Verdict::Alive { suspect_at, suspect: None };
-    }
-    match settings.force_after.map(|force| heard + settings.stale + force) {
-        Some(at) if at <= now => {
-            let silent = (now - heard).as_secs();
-            let message =
-                format!("no heartbeat of pod {name} for {silent} s; this attempt may still run on {name}");
-            Verdict::Lost { lost: Lost::Unhealthy, message }
-        }
-        Some(at) => Verdict::Alive { suspect_at: at, suspect: Some(bound.pod.clone()) },
-        None => Verdict::Alive { suspect_at: now + settings.stale, suspect: Some(bound.pod.clone()) },
     }
 }

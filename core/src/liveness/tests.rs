@@ -1,3 +1,4 @@
+use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kruntimes_api::run::{Phase, RunStatus};
 use proptest::prelude::*;
@@ -16,6 +17,9 @@ struct World {
     lost: Vec<(String, Lost, String)>,
     api: bool,
     version: u64,
+    /// Pods that exist although the watch does not show them.
+    hidden: Vec<PodFacts>,
+    asked: u32,
 }
 
 fn facts(name: &str, beat: i64) -> PodFacts {
@@ -39,6 +43,8 @@ impl World {
             lost: vec![],
             api: true,
             version: 0,
+            hidden: vec![],
+            asked: 0,
         }
     }
 
@@ -83,6 +89,14 @@ impl World {
             for action in actions {
                 match action {
                     Action::Probe { .. } => self.liveness.probed(self.api, self.now),
+                    Action::Confirm { uid, .. } => {
+                        self.asked += 1;
+                        match self.hidden.iter().find(|facts| facts.uid == uid) {
+                            _ if !self.api => self.liveness.not_answered(&uid, self.now),
+                            Some(facts) => drop(self.liveness.found(facts.clone(), self.now)),
+                            None => self.liveness.confirmed_gone(&uid),
+                        }
+                    }
                     Action::DeletePod { uid, .. } => self.deleted.push(uid),
                     Action::Lost { run, event } => {
                         let Event::PodLost { lost, ref message, .. } = event else { panic!("{event:?}") };
@@ -184,6 +198,7 @@ fn gone_terminated_and_ended_pods() {
     world.liveness.pod_gone(&PodUid::from("gone-uid"));
     world.liveness.pod_gone(&PodUid::from("stopped-uid"));
     world.act();
+    world.lost.sort_by(|a, b| a.0.cmp(&b.0));
     assert_eq!(
         world.lost,
         [
@@ -192,6 +207,57 @@ fn gone_terminated_and_ended_pods() {
             ("c".into(), Lost::Gone, "pod failed has ended: Failed: Evicted".into()),
         ]
     );
+}
+
+#[test]
+fn a_pod_that_only_lost_its_label_keeps_its_runs_and_is_asked_for() {
+    let mut world = World::new(Settings::default());
+    world.beat("p");
+    world.bind("a", "p", Phase::Running);
+    world.hidden = vec![facts("p", 1)];
+    world.liveness.pod_gone(&PodUid::from("p-uid"));
+    for beat in 2..20 {
+        world.hidden = vec![facts("p", beat)];
+        world.pass(10, &[]);
+    }
+    assert!(world.lost.is_empty() && world.deleted.is_empty(), "{:?}", world.lost);
+    assert!((15..=25).contains(&world.asked), "{} times in three minutes", world.asked);
+    // A list without it, and another controller that has never seen it, find the same.
+    world.liveness.pods_listed(&HashSet::new());
+    world.pass(5, &[]);
+    let mut fresh = World::new(Settings::default());
+    fresh.bind("a", "p", Phase::Running);
+    fresh.hidden = vec![facts("p", 20)];
+    fresh.pass(20, &[]);
+    assert!(world.lost.is_empty() && fresh.lost.is_empty());
+    // Its heartbeat counts as any other's: silent Pods are deleted.
+    world.pass(40, &[]);
+    assert_eq!(world.deleted, [PodUid::from("p-uid")]);
+    world.hidden.clear();
+    world.pass(11, &[]);
+    assert_eq!(world.lost[0].1, Lost::Unhealthy);
+    // An API that does not answer proves nothing.
+    fresh.api = false;
+    fresh.hidden.clear();
+    fresh.pass(300, &[]);
+    assert!(fresh.lost.is_empty());
+    fresh.api = true;
+    fresh.pass(4, &[]);
+    assert_eq!(fresh.lost[0].1, Lost::Gone);
+}
+
+#[test]
+fn a_pod_that_is_shown_again_is_no_longer_asked_for() {
+    let mut world = World::new(Settings::default());
+    world.beat("p");
+    world.bind("a", "p", Phase::Running);
+    world.hidden = vec![facts("p", 1)];
+    world.liveness.pod_gone(&PodUid::from("p-uid"));
+    world.pass(1, &[]);
+    let asked = world.asked;
+    world.beat("p");
+    world.pass(100, &["p"]);
+    assert_eq!(world.asked, asked);
 }
 
 #[test]
@@ -243,6 +309,9 @@ fn a_verdict_is_given_once_per_version() {
     world.beat("p");
     world.bind("a", "p", Phase::Running);
     world.liveness.pod_gone(&PodUid::from("p-uid"));
+    assert!(matches!(world.liveness.plan(world.now).0[..], [Action::Confirm { .. }]));
+    assert_eq!(world.liveness.plan(world.now).0.len(), 0, "the question is on the way");
+    world.liveness.confirmed_gone(&PodUid::from("p-uid"));
     assert_eq!(world.liveness.plan(world.now).0.len(), 1);
     assert_eq!(world.liveness.plan(world.now).0.len(), 0, "its write is on the way");
     world.liveness.unanswered(&RunUid::from("a-uid"));
@@ -286,6 +355,10 @@ proptest! {
             let alive: Vec<&str> = names.iter().zip(there).filter(|(_, there)| *there).map(|(name, _)| *name).collect();
             world.pass(seconds, &alive);
         }
+        // The API must answer before a Pod counts as gone.
+        world.api = true;
+        let alive: Vec<&str> = names.iter().zip(there).filter(|(_, there)| *there).map(|(name, _)| *name).collect();
+        world.pass(4, &alive);
         let mut lost: Vec<String> = world.lost.iter().map(|(run, ..)| run.clone()).collect();
         lost.sort();
         expected.sort();

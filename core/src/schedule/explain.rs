@@ -32,6 +32,32 @@ enum Obstacle {
     Terminating,
 }
 
+/// Which check kept a Run out of a Pod, and why, for metrics.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Rejection {
+    /// The check.
+    pub plugin: &'static str,
+    /// Why.
+    pub reason: &'static str,
+}
+
+impl Obstacle {
+    fn rejection(&self) -> Rejection {
+        let (plugin, reason) = match self {
+            Self::Offers(_) => ("resources", "capacity"),
+            Self::Lacks(_) => ("resources", "in_use"),
+            Self::Refused => ("resources", "refused"),
+            Self::Reserved => ("resources", "reserved"),
+            Self::Affinity => ("affinity", "affinity"),
+            Self::OtherSubmitter => ("tenancy", "submitter"),
+            Self::NoHeartbeat => ("pod", "no_heartbeat"),
+            Self::NotReady => ("pod", "not_ready"),
+            Self::Terminating => ("pod", "terminating"),
+        };
+        Rejection { plugin, reason }
+    }
+}
+
 impl Scheduler {
     /// A waiting Run may be due for an explanation.
     pub(super) fn explain_due(&mut self, uid: &RunUid, now: Now) {
@@ -100,7 +126,10 @@ impl Scheduler {
         {
             return (stuck, message);
         }
-        let (stuck, message) = self.explain(id, entry);
+        let (stuck, message, rejections) = self.explain(id, entry);
+        for (rejection, pods) in rejections {
+            *self.rejections.entry(rejection).or_default() += u64::from(pods);
+        }
         let message: Arc<str> = message.into();
         if let Some(group) = self.queues[id].group_mut(group) {
             group.explained = Some((now.mono, stuck, Arc::clone(&message)));
@@ -108,16 +137,16 @@ impl Scheduler {
         (stuck, message)
     }
 
-    fn explain(&self, id: QueueId, entry: &Entry) -> (bool, String) {
+    fn explain(&self, id: QueueId, entry: &Entry) -> (bool, String, Vec<(Rejection, u32)>) {
         let queue = &self.queues[id];
         let total = queue.pods.iter().count();
         if total == 0 {
             let replicas = queue.runtime.as_ref().map_or(0, |runtime| runtime.replicas);
             let why =
                 if replicas == 0 { " (its replicas are 0)" } else { "; see the conditions of that Runtime" };
-            return (true, format!("runtime {:?} has no Pods{why}", &*queue.name));
+            return (true, format!("runtime {:?} has no Pods{why}", &*queue.name), Vec::new());
         }
-        let Some(resolved) = self.wanted(entry) else { return (false, String::new()) };
+        let Some(resolved) = self.wanted(entry) else { return (false, String::new(), Vec::new()) };
         let neighbours = self.neighbours(entry, &resolved);
         let mut obstacles: BTreeMap<Obstacle, (u32, Amount)> = BTreeMap::new();
         let mut fit = 0;
@@ -175,7 +204,8 @@ impl Scheduler {
                 }
             })
             .collect();
-        (stuck, format!("{fit} of {total} Pods fit: {}", parts.join(", ")))
+        let rejections = obstacles.iter().map(|(obstacle, (count, _))| (obstacle.rejection(), *count));
+        (stuck, format!("{fit} of {total} Pods fit: {}", parts.join(", ")), rejections.collect())
     }
 }
 

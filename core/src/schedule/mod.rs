@@ -39,6 +39,7 @@ use kruntimes_resources::Amounts;
 
 use crate::run::Event;
 
+pub use explain::Rejection;
 pub use pods::capacity_of;
 pub use scheduler::{QueueDepth, Scheduler};
 pub use view::{InstanceView, PodView, RuntimeView};

@@ -1,18 +1,18 @@
 //! The scheduler's state, and what happens to it when Pods and Runtimes change.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use kruntimes_api::run::RunStatus;
+use kruntimes_api::run::{Phase, RunStatus};
 
 use super::demand::{Demand, Resolved};
 use super::intern::Interner;
 use super::pods::{Load, capacity_of};
 use super::queue::{OrderKey, Queue};
 use super::timers::{Timer, Timers};
-use super::{InstanceView, Now, PodView, RuntimeView, Settings};
+use super::{InstanceView, Now, PodView, Rejection, RuntimeView, Settings};
 use crate::ids::{PodUid, RunUid};
 
 pub(super) type QueueId = usize;
@@ -113,6 +113,8 @@ pub struct QueueDepth {
     pub placed: usize,
     /// Since when the longest waiting Run waits.
     pub oldest: Option<Timestamp>,
+    /// Runs by phase, as last seen.
+    pub phases: BTreeMap<Phase, usize>,
 }
 
 /// See the [module](super).
@@ -136,6 +138,7 @@ pub struct Scheduler {
     pub(super) notes: VecDeque<RunUid>,
     pub(super) note_at: Duration,
     pub(super) timers: Timers,
+    pub(super) rejections: BTreeMap<Rejection, u64>,
 }
 
 impl Scheduler {
@@ -158,7 +161,13 @@ impl Scheduler {
             notes: VecDeque::new(),
             note_at: Duration::ZERO,
             timers: Timers::default(),
+            rejections: BTreeMap::new(),
         }
+    }
+
+    /// How many Pods could not take a Run that was looked into, since the last call.
+    pub fn take_rejections(&mut self) -> BTreeMap<Rejection, u64> {
+        std::mem::take(&mut self.rejections)
     }
 
     pub(super) fn queue_id(&mut self, namespace: &str, runtime: &str) -> QueueId {
@@ -398,8 +407,11 @@ impl Scheduler {
                 waiting: 0,
                 placed: 0,
                 oldest: None,
+                phases: BTreeMap::new(),
             };
             for entry in queue.members.iter().filter_map(|uid| self.runs.get(uid)) {
+                let phase = entry.status.as_ref().and_then(|status| status.phase).unwrap_or_default();
+                *depth.phases.entry(phase).or_default() += 1;
                 depth.placed += usize::from(entry.held.is_some());
                 if matches!(entry.place, Place::Waiting(_) | Place::Noting) {
                     depth.waiting += 1;
