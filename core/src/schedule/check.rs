@@ -33,7 +33,7 @@ impl Scheduler {
                     if !group.waiting.contains(&entry.order) {
                         return Err(format!("{uid} is missing in its group"));
                     }
-                    if entry.suspend || entry.cancel {
+                    if (entry.suspend || entry.cancel) && entry.note.is_none() {
                         return Err(format!("{uid} waits though it is suspended or cancelled"));
                     }
                 }

@@ -12,7 +12,7 @@ use kruntimes_api::run::Run;
 use super::demand::{Demand, Resolved};
 use super::intern::ByAddress;
 use super::queue::{GroupKey, OrderKey};
-use super::scheduler::{Answer, Entry, Place, Urgent};
+use super::scheduler::{Answer, Entry, Note, Place, Urgent};
 use super::timers::Timer;
 use super::{Now, Outcome, Scheduler};
 use crate::ids::{PodUid, RunUid};
@@ -49,6 +49,7 @@ impl Scheduler {
                     None => old.place.clone(),
                 };
                 entry.held.clone_from(&old.held);
+                entry.note = old.note;
                 self.cancel_timers(&uid, &old);
                 self.set_timers(&uid, &entry);
                 self.runs.insert(uid, entry);
@@ -98,10 +99,13 @@ impl Scheduler {
                 Answer::Doubtful { .. } => new.version == old.sent,
                 Answer::Written => false,
             },
-            (Place::Noting | Place::Ending { .. }, None) => true,
-            (Place::Noting | Place::Ending { .. }, Some(_)) => false,
+            // The write in flight will be answered; the change is looked at then.
+            (Place::Parked | Place::Waiting(_), None) => old.note == Some(Note::Sent),
+            (Place::Ending { .. }, None) => true,
+            (Place::Ending { .. }, Some(_)) => false,
             (Place::Bound { .. }, None) => false,
-            (Place::Parked | Place::Urgent(_) | Place::Waiting(_) | Place::Held { .. }, _) => false,
+            (Place::Parked | Place::Waiting(_), Some(_)) => false,
+            (Place::Urgent(_) | Place::Held { .. }, _) => false,
         }
     }
 
@@ -172,6 +176,7 @@ impl Scheduler {
             deadline,
             status: run.status.clone().map(Box::new),
             place: Place::Parked,
+            note: None,
             held: None,
             queued_at: now.wall,
             waiting_since: now.mono,
@@ -211,7 +216,7 @@ impl Scheduler {
                 self.take_out(uid);
                 self.hold(uid, pod, place);
             }
-            Place::Noting | Place::Ending { .. } | Place::Held { .. } => {}
+            Place::Ending { .. } | Place::Held { .. } => {}
         }
     }
 
@@ -268,7 +273,8 @@ impl Scheduler {
     }
 
     fn urge(&mut self, uid: &RunUid, urgent: Urgent) {
-        if let Some(entry) = self.runs.get_mut(uid) {
+        // One write at a time: the answer to the other brings the Run here again.
+        if let Some(entry) = self.runs.get_mut(uid).filter(|entry| entry.note != Some(Note::Sent)) {
             entry.place = Place::Urgent(urgent);
             self.urgent.push_back(uid.clone());
         }
@@ -313,7 +319,7 @@ impl Scheduler {
                 self.refresh_pod(&pod);
                 self.wake_choosy(&namespace);
             }
-            Place::Parked | Place::Urgent(_) | Place::Noting | Place::Ending { .. } | Place::Held { .. } => {}
+            Place::Parked | Place::Urgent(_) | Place::Ending { .. } | Place::Held { .. } => {}
         }
     }
 
@@ -341,14 +347,12 @@ impl Scheduler {
     pub fn settled(&mut self, uid: &RunUid, outcome: Outcome, now: Now) {
         let Some(entry) = self.runs.get_mut(uid) else { return };
         let moved_on = entry.version != entry.sent;
+        if entry.note == Some(Note::Sent) {
+            return self.noted(uid, moved_on, outcome, now);
+        }
         match (&mut entry.place, outcome) {
             (Place::Assumed { answer, .. }, Outcome::Written) => *answer = Answer::Written,
             (Place::Ending { written }, Outcome::Written) => *written = true,
-            (Place::Noting, Outcome::Written) => {
-                entry.explained_at = Some(now.mono);
-                // The watch brings the version that the next write needs, if it has not yet.
-                self.try_later(uid, moved_on, now);
-            }
             (Place::Assumed { answer, .. }, Outcome::Conflict) if !moved_on => {
                 *answer = Answer::Doubtful { until: None };
             }
@@ -358,7 +362,7 @@ impl Scheduler {
                 self.timers.after(until, Timer::Run(uid.clone()));
             }
             (
-                Place::Assumed { .. } | Place::Ending { .. } | Place::Noting,
+                Place::Assumed { .. } | Place::Ending { .. },
                 Outcome::Conflict | Outcome::Gone | Outcome::Failed,
             ) => self.try_later(uid, moved_on && outcome == Outcome::Conflict, now),
             // The watch was faster, or the Run has moved on.
@@ -371,6 +375,22 @@ impl Scheduler {
                 Outcome::Written | Outcome::Conflict | Outcome::Gone | Outcome::Failed,
             ) => {}
         }
+    }
+
+    /// The answer to the write of an explanation. The watch brings the version that the next write needs, if it
+    /// has not yet.
+    fn noted(&mut self, uid: &RunUid, moved_on: bool, outcome: Outcome, now: Now) {
+        let Some(entry) = self.runs.get_mut(uid) else { return };
+        if outcome == Outcome::Written {
+            entry.explained_at = Some(now.mono);
+        }
+        if moved_on && matches!(outcome, Outcome::Written | Outcome::Conflict) {
+            entry.note = None;
+            return self.replace(uid, now);
+        }
+        let until = now.mono + self.settings.settle;
+        entry.note = Some(Note::Settling(until));
+        self.timers.after(until, Timer::Run(uid.clone()));
     }
 
     /// Gives up what a Run has and queues it: at once if its newer version is known, else when that
@@ -392,6 +412,15 @@ impl Scheduler {
         let Some(entry) = self.runs.get_mut(uid) else { return };
         let expired = entry.refused.as_ref().is_some_and(|(_, _, until)| *until <= now.mono);
         let overdue = entry.deadline.is_some_and(|deadline| deadline <= now.wall);
+        match entry.note {
+            Some(Note::Sent) => return,
+            Some(Note::Settling(until)) if until > now.mono => return,
+            Some(Note::Settling(_)) => {
+                entry.note = None;
+                return self.replace(uid, now);
+            }
+            None => {}
+        }
         match entry.place {
             Place::Held { until } if until <= now.mono => {
                 entry.place = Place::Parked;
@@ -411,7 +440,6 @@ impl Scheduler {
             | Place::Waiting(_)
             | Place::Assumed { .. }
             | Place::Bound { .. }
-            | Place::Noting
             | Place::Ending { .. }
             | Place::Held { .. } => {}
         }

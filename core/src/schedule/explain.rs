@@ -7,7 +7,7 @@ use std::time::Duration;
 use kruntimes_resources::{Amount, display};
 
 use super::pods::PodSlot;
-use super::scheduler::{Entry, Place, QueueId};
+use super::scheduler::{Entry, Note, Place, QueueId};
 use super::timers::Timer;
 use super::{Decision, Now, Scheduler};
 use crate::ids::RunUid;
@@ -95,7 +95,7 @@ impl Scheduler {
         let entry = self.runs.get(uid)?;
         let missing = self.queues[entry.queue].runtime.is_none();
         let open = matches!(entry.place, Place::Waiting(_)) || (entry.place == Place::Parked && missing);
-        if !open {
+        if !open || entry.note.is_some() {
             return None;
         }
         let (_, message) = self.explanation(uid, now);
@@ -106,8 +106,7 @@ impl Scheduler {
         if entry.status.as_ref().and_then(|status| status.message.as_deref()) == Some(&*message) {
             return None;
         }
-        self.take_out(uid);
-        self.runs.get_mut(uid)?.place = Place::Noting;
+        entry.note = Some(Note::Sent);
         Some(self.decision(uid, Event::Unschedulable { message: message.to_string() }))
     }
 

@@ -75,6 +75,10 @@ impl Scheduler {
     fn step(&mut self, id: QueueId, now: Now) -> Option<Decision> {
         self.queues[id].runtime.as_ref()?;
         while let Some((group, order)) = self.queues[id].first() {
+            if self.runs.get(&order.uid).is_some_and(|entry| entry.note.is_some()) {
+                self.queues[id].unlist(group);
+                continue;
+            }
             match self.choose(id, group, &order) {
                 Some(slot) => return self.bind(id, slot, &order),
                 None => self.block(id, group, &order, now),

@@ -30,8 +30,6 @@ pub(super) enum Place {
     Assumed { pod: PodUid, assignment: i64, answer: Answer },
     /// Bound, as the watch says.
     Bound { pod: PodUid },
-    /// An explanation is being written.
-    Noting,
     /// Its end is being written.
     Ending { written: bool },
     /// Waits for a newer version after a conflict.
@@ -48,6 +46,16 @@ pub(super) enum Answer {
     /// It may have been written by a try whose answer was lost: its room stays taken until a newer
     /// version is seen or, where none need come, until the given time.
     Doubtful { until: Option<Duration> },
+}
+
+/// How far the write of an explanation is. The Run keeps its place in the queue meanwhile, and nobody of its
+/// kind passes it: its bind must be decided on the version that the write makes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Note {
+    /// Sent, not answered.
+    Sent,
+    /// Answered; the version it made is awaited until then.
+    Settling(Duration),
 }
 
 /// A write that needs no Pod.
@@ -77,6 +85,8 @@ pub(super) struct Entry {
     pub(super) deadline: Option<Timestamp>,
     pub(super) status: Option<Box<RunStatus>>,
     pub(super) place: Place,
+    /// The explanation that is being written.
+    pub(super) note: Option<Note>,
     /// What it holds while assumed or bound.
     pub(super) held: Option<Arc<Resolved>>,
     /// When it was first seen.
@@ -413,7 +423,7 @@ impl Scheduler {
                 let phase = entry.status.as_ref().and_then(|status| status.phase).unwrap_or_default();
                 *depth.phases.entry(phase).or_default() += 1;
                 depth.placed += usize::from(entry.held.is_some());
-                if matches!(entry.place, Place::Waiting(_) | Place::Noting) {
+                if matches!(entry.place, Place::Waiting(_)) {
                     depth.waiting += 1;
                     let created = entry.order.created;
                     depth.oldest = Some(depth.oldest.map_or(created, |oldest| oldest.min(created)));

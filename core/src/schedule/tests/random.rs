@@ -275,7 +275,7 @@ impl History {
 
 impl World {
     /// Stores what a decision says without an answer or a watch event.
-    fn apply_silently(&mut self, decision: &Decision) -> bool {
+    pub(super) fn apply_silently(&mut self, decision: &Decision) -> bool {
         let uid = decision.run.metadata.uid.clone().unwrap();
         let wall = self.now().wall;
         let version = self.version + 1;

@@ -417,6 +417,36 @@ fn a_conflict_waits_for_the_newer_version() {
     assert_eq!(world.settle(), ["one>a"]);
 }
 
+/// While the reason why it waits is being written, nobody of its kind passes it.
+#[test]
+fn an_explanation_in_flight_does_not_cost_the_place_in_the_queue() {
+    for show_first in [false, true] {
+        let mut world = World::new();
+        world.submit("one", |_| ());
+        world.submit("two", |_| ());
+        world.pass(SECOND);
+        let plan = world.scheduler.plan(world.now(), 1);
+        assert!(matches!(plan.decisions[0].event, Event::Unschedulable { .. }), "{plan:?}");
+        world.pod("a", &[("runs", 1)]);
+        let bound = |plan: &Plan| plan.decisions.iter().any(|d| matches!(d.event, Event::Bind { .. }));
+        let now = world.now();
+        assert!(!bound(&world.scheduler.plan(now, 8)));
+        world.verify();
+        if show_first {
+            // The watch is faster than the answer.
+            world.apply_silently(&plan.decisions[0]);
+            world.show("one-uid");
+            assert!(!bound(&world.scheduler.plan(now, 8)));
+            world.scheduler.settled(&RunUid::from("one-uid"), Outcome::Written, now);
+        } else {
+            assert!(world.apply(&plan.decisions[0]));
+            assert!(!bound(&world.scheduler.plan(now, 8)));
+            world.show("one-uid");
+        }
+        assert_eq!(world.settle(), ["one>a"], "{show_first}");
+    }
+}
+
 #[test]
 fn an_echo_of_an_older_version_does_not_bind_twice() {
     let mut world = World::new();
