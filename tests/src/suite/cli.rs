@@ -92,7 +92,8 @@ async fn looking(cluster: Cluster) -> anyhow::Result<()> {
     }
     let logs = stdout(cluster.krt(&["logs", "good"])).await?;
     ensure!(logs == "line 1\nline 2\nline 3\n", "{logs:?}");
-    ensure!(stdout(cluster.krt(&["logs", "good", "--tail", "1"])).await? == "line 3\n");
+    let last = stdout(cluster.krt(&["logs", "good", "--stream", "stdout", "--tail", "1"])).await?;
+    ensure!(last == "line 3\n", "{last:?}");
     ensure!(stdout(cluster.krt(&["logs", "good", "-f"])).await? == logs, "following an ended Run ends");
     ensure!(
         stdout(cluster.krt(&["logs", "good", "--stream", "stderr"])).await?.is_empty(),
