@@ -297,8 +297,19 @@ pub fn runtime_spec() -> Vec<Rule> {
         ),
         rule(
             ".resources",
-            "resources[].devices and resources[].env are not available yet",
-            "!has(self.resources) || !self.resources.exists(r, (has(r.devices) && size(r.devices) > 0) || has(r.env))",
+            "resources[].devices goes with the kind Indexed",
+            "!has(self.resources) || self.resources.all(r, !has(r.devices) || size(r.devices) == 0 || r.kind == 'Indexed')",
+        ),
+        rule(
+            ".resources",
+            "resources[].env must be a variable of its own, not one of KRUNTIME_*",
+            "!has(self.resources) || self.resources.all(r, !has(r.env) || \
+             (!r.env.startsWith('KRUNTIME_') && self.resources.exists_one(o, has(o.env) && o.env == r.env)))",
+        ),
+        rule(
+            ".resources",
+            "resources[].name runs is built in: set capacity.resources.runs",
+            "!has(self.resources) || self.resources.all(r, r.name != 'runs')",
         ),
     ];
     for bounds in ["runDefaults", "runMaximums"] {

@@ -521,8 +521,8 @@ pub struct Usage {
 #[derive(Serialize, Deserialize, Clone, Debug, Default, PartialEq, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Figure {
-    /// Well-known or the provider's own name.
-    #[schemars(length(min = 1, max = 253))]
+    /// Well-known, or a resource's name with what was measured of it.
+    #[schemars(length(min = 1, max = 300))]
     pub name: String,
     /// In `unit`.
     pub value: f64,

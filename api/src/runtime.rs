@@ -122,13 +122,14 @@ pub struct ResourceDefinition {
     pub name: String,
     /// How amounts behave.
     pub kind: ResourceKind,
-    /// Ids or paths of the devices, for `Indexed`.
+    /// Ids or paths of the devices, for `Indexed`. A path is a file that a Run with the device can open.
+    /// Without, the devices are called 0, 1, 2, ...
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 128), inner(length(min = 1, max = 253)))]
+    #[schemars(length(max = 128), inner(length(min = 1, max = 253)), extend("x-kubernetes-list-type" = "set"))]
     pub devices: Vec<String>,
-    /// Variable that carries the leased ids to the Run.
+    /// Variable that carries the leased ids (joined by commas), or the leased amount, to the Run.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 253))]
+    #[schemars(length(min = 1, max = 253), regex(pattern = "^[A-Za-z_][A-Za-z0-9_]*$"))]
     pub env: Option<String>,
 }
 

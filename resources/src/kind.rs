@@ -53,9 +53,14 @@ pub fn kind_of(name: &str) -> Kind {
     if DIVISIBLE.contains(&name) { Kind::Divisible } else { Kind::Counted }
 }
 
+/// Whether amounts of `name` are bytes.
+pub fn is_bytes(name: &str) -> bool {
+    BYTES.contains(&name)
+}
+
 /// `amount` as a person writes amounts of `name`: bytes in binary suffixes, all else decimal.
 pub fn display(name: &str, amount: Amount) -> String {
-    if BYTES.contains(&name) { amount.to_binary_string() } else { amount.to_string() }
+    if is_bytes(name) { amount.to_binary_string() } else { amount.to_string() }
 }
 
 /// Why an amount cannot be asked for. Permanent.

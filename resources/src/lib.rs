@@ -15,4 +15,4 @@ mod kind;
 pub use amount::{Amount, ParseAmountError};
 pub use amounts::{Amounts, Shortage};
 pub use definition::{Definition, DefinitionError};
-pub use kind::{AmountError, Kind, check, display, kind_of, names};
+pub use kind::{AmountError, Kind, check, display, is_bytes, kind_of, names};

@@ -1,5 +1,6 @@
 //! One execution from acceptance to its end, in one task.
 
+use std::borrow::Cow;
 use std::ffi::OsString;
 use std::io;
 use std::os::fd::OwnedFd;
@@ -13,7 +14,8 @@ use tokio::time::{Instant, sleep_until};
 use crate::capture::Pumps;
 use crate::engine::{Acceptance, Engine, Run};
 use crate::isolation::{ConfineError, Confinement, Subject};
-use crate::server::LaunchError;
+use crate::resources::Leased;
+use crate::server::{self, LaunchError};
 use crate::supervisor::wire::{Job, Order, Report, StartStep};
 use crate::supervisor::{Control, Streams, memory_file, unix_micros};
 use crate::table::{Slot, Timer};
@@ -48,6 +50,8 @@ pub(crate) struct Drive {
     timers: Vec<(Instant, Timer)>,
     /// Program and directory, for a message when they do not work.
     tried: (OsString, PathBuf),
+    /// What it holds until its last process is gone.
+    leased: Option<Leased>,
 }
 
 /// A job that a supervisor has.
@@ -72,12 +76,13 @@ impl Drive {
         decide: watch::Sender<Acceptance>,
         commands: mpsc::UnboundedReceiver<Command>,
     ) -> Self {
-        Self { engine, slot, run, decide, commands, timers: Vec::new(), tried: Default::default() }
+        Self { engine, slot, run, decide, commands, timers: Vec::new(), tried: Default::default(), leased: None }
     }
 
     pub(crate) async fn run(mut self) {
         match self.start().await {
             Err(error) => {
+                self.leased = None;
                 self.engine.decide(|table| (table.refused(self.slot), Vec::new()));
                 self.decide.send_replace(Acceptance::Refused(error));
             }
@@ -86,18 +91,40 @@ impl Drive {
                 if let Some(started) = started {
                     self.supervise(started).await;
                 }
-                self.engine.author.finished(self.run.job()).await;
+                self.leased = None;
+                self.engine.author.finished(&self.job()).await;
             }
         }
     }
 
+    /// The job, with what it holds.
+    fn job(&self) -> Cow<'_, server::Job> {
+        match self.run.allocation.get() {
+            Some(allocation) => {
+                Cow::Owned(server::Job { held: allocation.held.clone(), ..self.run.job().clone() })
+            }
+            None => Cow::Borrowed(self.run.job()),
+        }
+    }
+
+    /// Takes all that the job asks for, or refuses it.
+    fn lease(&mut self) -> Result<(), LaunchError> {
+        self.leased = self.engine.leases.acquire(self.run.job())?;
+        if let Some(leased) = &self.leased {
+            let _ = self.run.allocation.set(Arc::clone(&leased.allocation));
+        }
+        Ok(())
+    }
+
     /// Asks the author and hands the job over. `None` when it was stopped before.
     async fn start(&mut self) -> Result<Option<Started>, LaunchError> {
-        let launch = self.engine.author.launch(self.run.job()).await?;
+        self.lease()?;
+        let launch = self.engine.author.launch(&self.job()).await?;
+        let leased = self.leased.as_ref().map(Leased::env).unwrap_or_default();
         let mut command = self
             .run
             .request
-            .command(&launch, &self.engine.passed)
+            .command(&launch, &self.engine.passed, leased)
             .map_err(|error| LaunchError::Invalid { field: error.field, message: error.message })?;
         let cwd = launch.cwd.as_deref().unwrap_or(&self.run.job().working_dir);
         self.tried = (launch.program.clone(), cwd.to_owned());
@@ -108,7 +135,8 @@ impl Drive {
         }
         let (capture, pipes, [stdout, stderr]) = self.engine.capturer.open().map_err(away)?;
         let _ = self.run.capture.set(capture);
-        let streams = Streams { stdin, stdout, stderr };
+        let lease = self.leased.as_ref().map(Leased::lock).transpose().map_err(away)?.flatten();
+        let streams = Streams { stdin, stdout, stderr, lease };
         let mut confinement = Confinement::default();
         match self.hand_over(&mut command, streams, &mut confinement).await {
             Ok(control) => Ok(Some(Started { control, pumps: pipes.drain(), confinement })),
@@ -158,6 +186,7 @@ impl Drive {
                     self.engine.decide(|table| ((), table.started(self.slot, at)));
                 }
                 Event::Report(Some(Report::Sampled(counters))) => {
+                    self.leased.iter().for_each(Leased::sample);
                     self.engine.decide(|table| ((), table.sampled(self.slot, counters)));
                 }
                 Event::Report(last) => break last,
@@ -176,6 +205,10 @@ impl Drive {
         self.engine.pool.refill();
         pumps.finish().await;
         confinement.release().await;
+        self.give_back(match last {
+            Some(Report::Ended(end)) => end.proven,
+            _ => proven,
+        });
         let slot = self.slot;
         self.engine.decide(|table| {
             let actions = match last {
@@ -188,6 +221,15 @@ impl Drive {
             };
             ((), actions)
         });
+    }
+
+    /// Before the end is told: who hears of it may send the next.
+    fn give_back(&mut self, proven: bool) {
+        let Some(leased) = self.leased.take() else { return };
+        leased.sample();
+        if !proven {
+            leased.strand();
+        }
     }
 
     async fn next(&mut self, control: &Control) -> Event {

@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use kruntimes_proto::v1::watch_event::Event;
 use kruntimes_proto::v1::{self, DescribeResponse, Snapshot, StatusResponse, StopCause};
 use tokio::sync::{Notify, broadcast, mpsc, watch};
 
@@ -18,11 +19,12 @@ use crate::environment::PassList;
 use crate::isolation::Ladder;
 use crate::metrics::{Counts, Ending};
 use crate::request::{Invalid, Request, execution_id};
+use crate::resources::{Allocation, Leases};
 use crate::server::{Job, LaunchError};
 use crate::status;
 use crate::supervisor::wire::Order;
 use crate::supervisor::{Pool, unix_micros};
-use crate::table::{Accepted, Action, Bounds, ExecutionId, Fence, Refusal, Slot, State, Table};
+use crate::table::{Accepted, Action, Bounds, Entry, ExecutionId, Fence, Refusal, Slot, State, Table};
 
 /// Output tail in Status, bytes per stream.
 const TAIL: usize = 64 * 1024;
@@ -48,10 +50,14 @@ pub(crate) struct Parts {
     pub passed: PassList,
     pub counts: Counts,
     pub ladder: Ladder,
+    pub leases: Arc<Leases>,
     pub describe: DescribeResponse,
     pub bounds: Bounds,
     pub work_dir: PathBuf,
 }
+
+/// Resources and devices, as Describe has them.
+type Inventory = (Vec<v1::Resource>, Vec<v1::InventoryDevice>);
 
 /// See the module.
 pub(crate) struct Engine {
@@ -61,10 +67,13 @@ pub(crate) struct Engine {
     pub(crate) passed: PassList,
     pub(crate) counts: Counts,
     pub(crate) ladder: Ladder,
+    pub(crate) leases: Arc<Leases>,
     table: Mutex<Table<Arc<Run>>>,
     describe: DescribeResponse,
+    /// As it was told last.
+    inventory: Mutex<Inventory>,
     work_dir: PathBuf,
-    events: broadcast::Sender<Arc<StatusResponse>>,
+    events: broadcast::Sender<Arc<Event>>,
     changed: Notify,
 }
 
@@ -74,6 +83,8 @@ pub(crate) struct Run {
     pub received: Instant,
     commands: mpsc::UnboundedSender<Command>,
     acceptance: watch::Receiver<Acceptance>,
+    /// Set once, when it holds something.
+    pub allocation: std::sync::OnceLock<Arc<Allocation>>,
     /// Set once, when the pipes are made.
     pub capture: std::sync::OnceLock<Capture>,
 }
@@ -104,6 +115,7 @@ impl Run {
 
 impl Engine {
     pub(crate) fn new(parts: Parts) -> Arc<Self> {
+        let inventory = Mutex::new(parts.leases.inventory());
         Arc::new(Self {
             author: parts.author,
             pool: parts.pool,
@@ -111,8 +123,10 @@ impl Engine {
             passed: parts.passed,
             counts: parts.counts,
             ladder: parts.ladder,
+            leases: parts.leases,
             table: Mutex::new(Table::new(parts.bounds)),
             describe: parts.describe,
+            inventory,
             work_dir: parts.work_dir,
             events: broadcast::Sender::new(WATCH_BACKLOG),
             changed: Notify::new(),
@@ -139,7 +153,14 @@ impl Engine {
                 let (decide, acceptance) = watch::channel(Acceptance::Open);
                 task = Some((decide, orders));
                 let received = Instant::now();
-                Arc::new(Run { request, received, commands, acceptance, capture: Default::default() })
+                Arc::new(Run {
+                    request,
+                    received,
+                    commands,
+                    acceptance,
+                    allocation: Default::default(),
+                    capture: Default::default(),
+                })
             })?;
             if let Accepted::New { actions, .. } = &accepted {
                 self.act(&table, actions);
@@ -200,8 +221,7 @@ impl Engine {
             self.counts.ended.get_or_create(&Ending { cause }).inc();
         }
         if self.events.receiver_count() > 0 {
-            let status = status::status(id, entry, self.isolation(), unix_micros());
-            let _ = self.events.send(Arc::new(status));
+            let _ = self.events.send(Arc::new(Event::Execution(self.told(id, entry))));
         }
     }
 
@@ -211,7 +231,7 @@ impl Engine {
         let (mut status, run) = {
             let table = self.table();
             let entry = table.find(&id, fence)?;
-            (status::status(&id, entry, self.isolation(), unix_micros()), Arc::clone(&entry.payload))
+            (self.told(&id, entry), Arc::clone(&entry.payload))
         };
         if let Some(capture) = run.capture.get() {
             status.stdout = capture.stdout.tail(TAIL);
@@ -223,8 +243,17 @@ impl Engine {
     /// Without output tails.
     pub(crate) fn list(&self) -> Vec<StatusResponse> {
         let table = self.table();
+        table.iter().map(|(id, entry)| self.told(id, entry)).collect()
+    }
+
+    /// An execution as it is now, with what it holds.
+    fn told(&self, id: &ExecutionId, entry: &Entry<Arc<Run>>) -> StatusResponse {
         let now = unix_micros();
-        table.iter().map(|(id, entry)| status::status(id, entry, self.isolation(), now)).collect()
+        let mut status = status::status(id, entry, self.isolation(), now);
+        if let Some(allocation) = entry.payload.allocation.get() {
+            allocation.tell(&mut status, now);
+        }
+        status
     }
 
     /// The run of an execution and whether it has ended, for its output.
@@ -257,13 +286,25 @@ impl Engine {
     }
 
     /// Subscribes first, then looks: nothing falls between.
-    pub(crate) fn watch(&self) -> (Snapshot, broadcast::Receiver<Arc<StatusResponse>>) {
+    pub(crate) fn watch(&self) -> (Snapshot, broadcast::Receiver<Arc<Event>>) {
         let events = self.events.subscribe();
-        (Snapshot { executions: self.list(), describe: Some(self.describe.clone()) }, events)
+        (Snapshot { executions: self.list(), describe: Some(self.describe()) }, events)
     }
 
-    pub(crate) fn describe(&self) -> &DescribeResponse {
-        &self.describe
+    pub(crate) fn describe(&self) -> DescribeResponse {
+        let (resources, devices) = self.inventory().clone();
+        DescribeResponse { resources, devices, ..self.describe.clone() }
+    }
+
+    /// Tells the inventory when it is not what was told last.
+    pub(crate) fn tell_inventory(&self) {
+        let found = self.leases.inventory();
+        let mut told = self.inventory();
+        if *told != found {
+            *told = found;
+            drop(told);
+            let _ = self.events.send(Arc::new(Event::Inventory(self.describe())));
+        }
     }
 
     /// Why no work can be started just now, as far as the kit itself knows.
@@ -346,6 +387,10 @@ impl Engine {
 
     fn isolation(&self) -> &v1::Isolation {
         self.ladder.record()
+    }
+
+    fn inventory(&self) -> MutexGuard<'_, Inventory> {
+        self.inventory.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn table(&self) -> MutexGuard<'_, Table<Arc<Run>>> {

@@ -16,6 +16,7 @@
 //! | `engine`, `drive` | the table's lock, one task per execution |
 //! | `supervisor` | processes: the nursery, one supervisor per Run, the kill loop, the proof |
 //! | `capture` | output: bounds, offsets, tails |
+//! | `resources` | what Runs hold: providers, all-or-nothing leases, what survives a restart |
 //! | `isolation`, `usage` | what really holds, what was really used, and how it is known |
 //! | `auth`, `gate` | who may call |
 //! | `service`, `status`, `request` | the wire |
@@ -35,6 +36,7 @@ mod gate;
 mod isolation;
 mod metrics;
 mod request;
+pub mod resources;
 mod run;
 mod server;
 mod service;
@@ -46,4 +48,4 @@ mod usage;
 
 pub use run::{RunError, run};
 pub use server::{Job, Launch, LaunchError, Server};
-pub use settings::Settings;
+pub use settings::{Definitions, Settings};

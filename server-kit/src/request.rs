@@ -91,6 +91,7 @@ impl Request {
             working_dir,
             options: wire.options.into_iter().collect(),
             resources: wire.resources.into_iter().collect(),
+            held: Vec::new(),
             limits: wire.limits.into_iter().collect(),
             namespace: wire.namespace,
             run_name: wire.run_name,
@@ -100,8 +101,13 @@ impl Request {
     }
 
     /// The job for the supervisor. The environment, weakest first: what passes from the server, the
-    /// author's, the Run's, the two paths that the caller decided.
-    pub(crate) fn command(&self, launch: &Launch, passed: &PassList) -> Result<wire::Job, Invalid> {
+    /// author's, the Run's, the two paths that the caller decided, what tells of the Run's leases.
+    pub(crate) fn command(
+        &self,
+        launch: &Launch,
+        passed: &PassList,
+        leased: Vec<(String, String)>,
+    ) -> Result<wire::Job, Invalid> {
         let mut env: BTreeMap<Vec<u8>, Vec<u8>> = passed.variables();
         for (name, value) in &launch.env {
             env.insert(name.as_bytes().to_vec(), value.as_bytes().to_vec());
@@ -115,6 +121,7 @@ impl Request {
                 env.insert(name.into(), path.clone().into_bytes());
             }
         }
+        env.extend(leased.into_iter().map(|(name, value)| (name.into_bytes(), value.into_bytes())));
         let search = env.get(b"PATH".as_slice()).map_or(DEFAULT_PATH.as_bytes(), Vec::as_slice);
         let programs = candidates(launch.program.as_bytes(), search);
         let cwd = launch.cwd.as_deref().unwrap_or(&self.job.working_dir);

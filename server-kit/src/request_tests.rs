@@ -66,7 +66,7 @@ fn command(wire: ExecuteRequest, launch: &Launch) -> wire::Job {
     let server =
         [("PATH", "/server"), ("HOME", "/server"), ("SECRET", "x")].map(|(k, v)| (k.into(), v.into()));
     let passed = PassList::new(server.into_iter(), &[]);
-    check(wire).expect("accepted").command(launch, &passed).expect("a command")
+    check(wire).expect("accepted").command(launch, &passed, Vec::new()).expect("a command")
 }
 
 #[test]

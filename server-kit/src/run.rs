@@ -29,6 +29,7 @@ use crate::environment::PassList;
 use crate::gate::{Gate, Rule};
 use crate::isolation::{Ladder, Place, rungs};
 use crate::metrics::Counts;
+use crate::resources::{self, Leases, ResourceProvider};
 use crate::server::Server;
 use crate::service::Service;
 use crate::settings::{Settings, normalise};
@@ -58,6 +59,9 @@ pub enum RunError {
     /// The author's [`Server::prepare`] failed.
     #[error("the server could not prepare: {0}")]
     Prepare(String),
+    /// Two providers of one resource, or a definition that makes no sense.
+    #[error("resources: {0}")]
+    Resources(String),
     /// Another server answers on the socket.
     #[error("another server answers on {0}")]
     InUse(PathBuf),
@@ -92,7 +96,7 @@ pub fn run<S: Server>(server: S) -> ExitCode {
         version: server.version(),
         protocol: 1,
         instance_id: format!("{:032x}", rand::random::<u128>()),
-        features: ["watch", "logs", "usage-snapshots", "cancel-cause", "deadline", "warning"]
+        features: ["watch", "logs", "usage-snapshots", "cancel-cause", "deadline", "warning", "resources"]
             .map(Into::into)
             .into(),
         modes: vec!["task".into()],
@@ -107,7 +111,8 @@ pub fn run<S: Server>(server: S) -> ExitCode {
         Err(error) => error.exit(),
     };
     settings.pass_env.extend(server.pass_env());
-    match start(settings, describe, Arc::new(server)) {
+    let resources = server.resources();
+    match start(settings, describe, resources, Arc::new(server)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("error: {error}");
@@ -119,6 +124,7 @@ pub fn run<S: Server>(server: S) -> ExitCode {
 fn start(
     settings: Settings,
     mut describe: DescribeResponse,
+    resources: Vec<Box<dyn ResourceProvider>>,
     author: Arc<dyn Author>,
 ) -> Result<(), RunError> {
     init_logging("runtime-server", settings.log_format)?;
@@ -129,6 +135,8 @@ fn start(
     // While there is one thread: a probe may fork.
     let ladder = Ladder::probe(&rungs(&place));
     describe.isolation = Some(ladder.record().clone());
+    let leases = open_leases(&settings, resources, &describe.instance_id)?;
+    describe.accounting.extend(leases.sources());
     // Before the runtime: its threads must not be among what the nursery is started from.
     let pool = Pool::start(settings.idle_supervisors.into()).map_err(at("cannot start the spawner"))?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -137,9 +145,21 @@ fn start(
         .enable_all()
         .build()
         .map_err(at("cannot start the async runtime"))?;
-    let result = runtime.block_on(serve(settings, describe, author, pool, ladder));
+    let result = runtime.block_on(serve(settings, describe, author, pool, ladder, leases));
     runtime.shutdown_timeout(Duration::from_millis(100));
     result
+}
+
+/// Leases are written down in the folder that only server and sidecar share, where there is one.
+fn open_leases(
+    settings: &Settings,
+    resources: Vec<Box<dyn ResourceProvider>>,
+    instance: &str,
+) -> Result<Arc<Leases>, RunError> {
+    let pool = resources::Pool::new(resources, settings.resources.0.clone()).map_err(RunError::Resources)?;
+    let folder = settings.socket_dir.as_ref().unwrap_or(&settings.work_dir).join(".leases");
+    Leases::open(pool, Some(&folder), instance)
+        .map_err(at(format!("cannot keep leases in {}", folder.display())))
 }
 
 async fn serve(
@@ -148,6 +168,7 @@ async fn serve(
     author: Arc<dyn Author>,
     pool: Pool,
     ladder: Ladder,
+    leases: Arc<Leases>,
 ) -> Result<(), RunError> {
     let signal = shutdown_signal().map_err(at("cannot listen for signals"))?;
     author.prepare(&settings.work_dir).await.map_err(RunError::Prepare)?;
@@ -166,6 +187,7 @@ async fn serve(
         passed: PassList::new(std::env::vars_os(), &settings.pass_env),
         counts: counts.clone(),
         ladder,
+        leases,
         describe,
         bounds: Bounds {
             active: settings.max_executions as usize,
@@ -179,6 +201,7 @@ async fn serve(
         Service { engine: Arc::clone(&engine), auth: auth.clone(), instance_id, stop: stop.clone() };
     let listeners = Listeners::bind(&settings).await?;
     tokio::spawn(sample(Arc::clone(&engine), settings.usage_interval, stop.clone()));
+    tokio::spawn(stop.clone().run_until_cancelled_owned(watch_leases(Arc::clone(&engine))));
     let ready = Arc::clone(&engine);
     let health = listeners.http.serve(metrics, move || ready.ready(), stop.clone());
     let rule = |rule| Gate { rule, refused: counts.unauthenticated.clone() };
@@ -255,7 +278,21 @@ async fn sample(engine: Arc<Engine>, interval: Duration, stop: CancellationToken
     while stop.run_until_cancelled(ticks.tick()).await.is_some() {
         if engine.is_watched() {
             engine.sample();
+            engine.tell_inventory();
         }
+    }
+}
+
+/// Tells changes of the inventory, a burst of them once, and looks whether executions of an earlier
+/// server have given back what they held.
+async fn watch_leases(engine: Arc<Engine>) {
+    const BURST: Duration = Duration::from_millis(50);
+    loop {
+        if !engine.leases.sweep() {
+            engine.leases.changed.notified().await;
+        }
+        tokio::time::sleep(BURST).await;
+        engine.tell_inventory();
     }
 }
 

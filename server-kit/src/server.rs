@@ -5,6 +5,8 @@ use std::ffi::{OsStr, OsString};
 use std::future::Future;
 use std::path::{Path, PathBuf};
 
+use crate::resources::{Held, ResourceProvider};
+
 /// A native Runtime Server: turns a request into a command line. Everything else is the kit's.
 pub trait Server: Send + Sync + 'static {
     /// How to start this job. Called once per accepted execution, concurrently for many; it must not
@@ -33,6 +35,11 @@ pub trait Server: Send + Sync + 'static {
     /// More variables of the server's own environment that Runs may see, beside the kit's short list.
     /// A trailing `*` stands for any ending.
     fn pass_env(&self) -> Vec<String> {
+        Vec::new()
+    }
+
+    /// Resources that this server brings along, beside those that its Runtime defines. Called once.
+    fn resources(&self) -> Vec<Box<dyn ResourceProvider>> {
         Vec::new()
     }
 
@@ -75,6 +82,8 @@ pub struct Job {
     pub options: BTreeMap<String, String>,
     /// Requested amounts, name to Kubernetes quantity.
     pub resources: BTreeMap<String, String>,
+    /// What of them the Run holds: devices by id, amounts without one.
+    pub held: Vec<Held>,
     /// Ceilings, name to Kubernetes quantity. What is enforced is told by the isolation record.
     pub limits: BTreeMap<String, String>,
     /// Namespace of the Run, or empty.

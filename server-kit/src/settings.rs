@@ -8,6 +8,7 @@ use std::time::Duration;
 use clap::Parser;
 use kruntimes_daemon::{BIND_ADDRESS_ENV, LogFormat, parse_bind_ip};
 use kruntimes_proto::SOCKET_DIR_ENV;
+use kruntimes_resources::Definition;
 
 /// Flags of a Runtime Server. The baseline's `--port` and `--work-dir` are among them; its
 /// single-dash forms and logging flags are understood, the latter without effect.
@@ -53,9 +54,28 @@ pub struct Settings {
     /// Variables of this server's environment that Runs may see as well; a trailing * stands for any ending
     #[arg(long = "pass-env", value_name = "NAME")]
     pub pass_env: Vec<String>,
+    /// What Runs can ask for here: JSON, a list of {name, kind, amount, devices, env}
+    #[arg(long, env = RESOURCES_ENV, hide_env_values = true, default_value = "", value_name = "JSON", value_parser = definitions)]
+    pub resources: Definitions,
     /// json, text or auto
     #[arg(long, default_value_t = LogFormat::Auto)]
     pub log_format: LogFormat,
+}
+
+/// The variable by which the controller tells what a Pod offers.
+const RESOURCES_ENV: &str = "KRUNTIME_RESOURCES";
+
+/// Resources as one flag carries them.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Definitions(pub Vec<Definition>);
+
+fn definitions(text: &str) -> Result<Definitions, String> {
+    if text.is_empty() {
+        return Ok(Definitions::default());
+    }
+    let definitions: Vec<Definition> = serde_json::from_str(text).map_err(|error| error.to_string())?;
+    definitions.iter().try_for_each(Definition::check).map_err(|error| error.to_string())?;
+    Ok(Definitions(definitions))
 }
 
 fn seconds(text: &str) -> Result<Duration, String> {
@@ -125,5 +145,15 @@ mod tests {
         for args in [&["--port=x"][..], &["--unknown"], &["--max-executions=0"], &["--bind-address=here"]] {
             assert!(parse(args).is_err(), "{args:?}");
         }
+        let error = parse(&[r#"--resources=[{"name":"x","kind":"Counted","amount":"0.5"}]"#]).expect_err("a half");
+        assert!(error.to_string().contains("--resources") && error.to_string().contains("\"x\""), "{error}");
+    }
+
+    #[test]
+    fn resources_are_read() {
+        let flag = r#"--resources=[{"name":"x","kind":"Indexed","amount":"1","devices":["/dev/x"],"env":"X"}]"#;
+        let Definitions(defined) = parse(&[flag]).expect("parses").resources;
+        assert_eq!((&*defined[0].name, &*defined[0].devices[0]), ("x", "/dev/x"));
+        assert_eq!(parse(&["--resources="]).expect("parses").resources, Definitions::default());
     }
 }

@@ -22,9 +22,9 @@ pub(super) fn add(before: Option<&Usage>, attempt: Option<&AttemptUsage>) -> Opt
 }
 
 fn merge(sum: &mut Figure, figure: &Figure) {
-    // A peak of a series is its highest value; everything else adds up.
-    sum.value =
-        if figure.name.contains("peak") { sum.value.max(figure.value) } else { sum.value + figure.value };
+    // A peak of a series is its highest value; everything else adds up, whatever the resource is called.
+    let is_peak = figure.scope != "allocation" && figure.name.contains("peak");
+    sum.value = if is_peak { sum.value.max(figure.value) } else { sum.value + figure.value };
     if sum.source != figure.source {
         sum.source = "mixed".into();
     }

@@ -21,6 +21,9 @@ pub fn figure(value: f64, unit: &str) -> String {
     match unit {
         "s" => SignedDuration::try_from_secs_f64(value).map_or_else(|_| format!("{value} s"), age::length),
         "bytes" => bytes(value),
+        // An amount times seconds.
+        "bytes*s" => format!("{}·s", bytes(value)),
+        "1*s" => format!("{}·s", number(value)),
         "1" | "" => number(value),
         unit => format!("{} {}", number(value), printable(unit, false)),
     }
@@ -57,6 +60,8 @@ mod tests {
             (f64::NAN, "s", "NaN s"),
             (3.0, "1", "3"),
             (3.25, "J", "3.250 J"),
+            (3072.0, "bytes*s", "3.0 KiB·s"),
+            (2.5, "1*s", "2.500·s"),
         ] {
             assert_eq!(figure(value, unit), text);
         }

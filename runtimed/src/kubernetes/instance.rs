@@ -17,6 +17,7 @@ use kruntimes_proto::v1;
 use kube::Api;
 use kube::api::{Patch, PatchParams, PostParams};
 use tokio::sync::watch;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::ApiError;
@@ -24,8 +25,11 @@ use super::heartbeat::PodInfo;
 use crate::server::{ServerView, isolation_axes};
 
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(10));
-/// Devices in the object at most.
+/// Devices in the object at most, and Runs that share one of them, as the CRD has it.
 const MAX_DEVICES: usize = 128;
+const MAX_ALLOCATIONS: usize = 64;
+/// Between two writes when only who holds which device has changed: that may be many times a second.
+const SETTLE: Duration = Duration::from_secs(1);
 
 /// The status for what the server and the Pod's annotations say.
 pub fn instance_status(
@@ -105,6 +109,7 @@ fn device(wire: &v1::InventoryDevice) -> Device {
         allocations: wire
             .allocations
             .iter()
+            .take(MAX_ALLOCATIONS)
             .map(|held| Allocation {
                 run_uid: held.id.clone(),
                 attempt: i32::try_from(held.attempt).unwrap_or(i32::MAX),
@@ -128,6 +133,16 @@ fn backend(wire: &v1::BackendInfo) -> BackendInfo {
     }
 }
 
+/// Whether nothing has changed but who holds which device.
+fn only_allocations_differ(a: &RuntimeInstanceStatus, b: &RuntimeInstanceStatus) -> bool {
+    let without = |status: &RuntimeInstanceStatus| {
+        let mut status = status.clone();
+        status.devices.iter_mut().for_each(|device| device.allocations.clear());
+        status
+    };
+    a.devices != b.devices && without(a) == without(b)
+}
+
 /// Keeps the object true to the server.
 pub struct InstanceWriter {
     /// Instances of our namespace.
@@ -147,13 +162,24 @@ impl InstanceWriter {
     pub async fn run(mut self, stop: CancellationToken) {
         let mut written: Option<RuntimeInstanceStatus> = None;
         let mut pause = BACKOFF.0;
+        let mut last = Instant::now();
         loop {
-            let wanted = self.wanted();
+            let mut wanted = self.wanted();
+            let early = match (&written, &wanted) {
+                (Some(written), Some(wanted)) if only_allocations_differ(written, wanted) => {
+                    SETTLE.saturating_sub(last.elapsed())
+                }
+                _ => Duration::ZERO,
+            };
+            if !early.is_zero() {
+                wanted = None;
+            }
             let failed = match wanted.filter(|wanted| written.as_ref() != Some(wanted)) {
                 None => None,
                 Some(wanted) => match self.write(&wanted).await {
                     Ok(()) => {
                         written = Some(wanted);
+                        last = Instant::now();
                         pause = BACKOFF.0;
                         None
                     }
@@ -166,6 +192,7 @@ impl InstanceWriter {
             }
             tokio::select! {
                 () = stop.cancelled() => return,
+                () = tokio::time::sleep(early), if !early.is_zero() => {}
                 () = tokio::time::sleep(pause), if again => pause = (pause * 2).min(BACKOFF.1),
                 Ok(()) = self.views.changed() => {}
                 Ok(()) = self.info.changed() => {}

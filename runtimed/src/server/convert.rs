@@ -12,6 +12,9 @@ use super::{End, Execution, ExecutionState, StreamName};
 /// The error text by which a baseline server tells of a timeout.
 const BASELINE_TIMEOUT: &str = "timeout";
 
+/// Entries of `status.devices` at most, as the CRD has it.
+const MAX_DEVICES: usize = 128;
+
 impl From<v1::StatusResponse> for Execution {
     fn from(wire: v1::StatusResponse) -> Self {
         let of = (wire.attempt > 0).then(|| {
@@ -25,7 +28,7 @@ impl From<v1::StatusResponse> for Execution {
             of,
             started_at: time(wire.started_at),
             usage: wire.usage.as_ref().map(usage),
-            devices: wire.devices.iter().map(device).collect(),
+            devices: wire.devices.iter().take(MAX_DEVICES).map(device).collect(),
             isolation: wire.isolation.as_ref().map(isolation_axes).unwrap_or_default(),
             backend: wire.backend.as_ref().map(backend),
             state: state(wire),

@@ -41,7 +41,7 @@ impl RuntimeEvents for Service {
         &self,
         _request: Request<DescribeRequest>,
     ) -> Result<Response<DescribeResponse>, Status> {
-        Ok(Response::new(self.engine.describe().clone()))
+        Ok(Response::new(self.engine.describe()))
     }
 
     async fn watch(&self, _request: Request<WatchRequest>) -> Result<Response<Self::WatchStream>, Status> {
@@ -62,7 +62,7 @@ impl RuntimeEvents for Service {
                     // that lies too far behind: it watches again and gets a snapshot.
                     () = sender.closed() => return,
                     event = events.recv() => match event {
-                        Ok(status) => Event::Execution((*status).clone()),
+                        Ok(event) => event.as_ref().clone(),
                         Err(RecvError::Lagged(_) | RecvError::Closed) => return,
                     },
                     () = stop.cancelled() => return,

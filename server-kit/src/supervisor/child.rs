@@ -17,7 +17,7 @@ use crate::isolation;
 use super::command::{self, Stack, StartError};
 use super::sys::{self, receive, send, unix_micros};
 use super::tree::{self, Children};
-use super::wire::{Counters, Ended, IN_MESSAGE, INLINE_JOB, JobRef, Order, Report, StartStep};
+use super::wire::{Counters, Ended, IN_MESSAGE, INLINE_JOB, JobRef, LEASED, Order, Report, StartStep};
 
 /// How the command itself ended.
 #[derive(Clone, Copy)]
@@ -37,7 +37,10 @@ pub(super) fn supervise(control: &OwnedFd) -> i32 {
     let mut buffer = vec![1u8; INLINE_JOB + 1];
     let mut stack = Stack::new();
     // Anything but a job ends an idle supervisor: the server is gone or does not need it.
-    let Ok(Some((length, fds))) = receive(control, &mut buffer) else { return 0 };
+    let Ok(Some((length, mut fds))) = receive(control, &mut buffer) else { return 0 };
+    // Locked by the server; what it leased is free when this process, the last of the Run, is gone.
+    let _lease = if buffer[0] & LEASED == 0 { None } else { fds.pop() };
+    buffer[0] &= !LEASED;
     let report = match start(&buffer[..length], fds, &mut stack) {
         Ok(pid) => {
             drop((buffer, stack));

@@ -15,7 +15,7 @@ use tokio::sync::{Semaphore, oneshot};
 
 use super::nursery::{MARKER, MORE};
 use super::sys::{receive, send, socket_pair};
-use super::wire::{IN_MEMORY, IN_MESSAGE, INLINE_JOB, Job, MAX_MESSAGE, News, Order, Report};
+use super::wire::{IN_MEMORY, IN_MESSAGE, INLINE_JOB, Job, LEASED, MAX_MESSAGE, News, Order, Report};
 
 /// Why no supervisor could be had. Transient: it is tried again until the pool is dropped.
 #[derive(Debug, thiserror::Error)]
@@ -28,12 +28,13 @@ pub(crate) enum PoolError {
     Supervisor(#[from] io::Error),
 }
 
-/// The three ends a command gets.
+/// The three ends a command gets, and the file that its supervisor keeps open as long as it lives.
 #[derive(Debug)]
 pub(crate) struct Streams {
     pub stdin: OwnedFd,
     pub stdout: OwnedFd,
     pub stderr: OwnedFd,
+    pub lease: Option<OwnedFd>,
 }
 
 /// Idle supervisors, made ahead by one permanent thread through the nursery.
@@ -273,16 +274,19 @@ impl Control {
     }
 
     fn send_job(&self, job: &Job, streams: &Streams, confining: &[OwnedFd]) -> io::Result<()> {
-        let mut message = vec![IN_MESSAGE];
+        let leased = if streams.lease.is_some() { LEASED } else { 0 };
+        let mut message = vec![IN_MESSAGE | leased];
         message.append(&mut job.encode());
         let mut fds = vec![streams.stdin.as_fd(), streams.stdout.as_fd(), streams.stderr.as_fd()];
         fds.extend(confining.iter().map(AsFd::as_fd));
         if message.len() <= INLINE_JOB {
+            fds.extend(streams.lease.as_ref().map(AsFd::as_fd));
             return send(&self.socket, &message, &fds);
         }
         let memory = memory_file(&message[1..])?;
         fds.push(memory.as_fd());
-        send(&self.socket, &[IN_MEMORY], &fds)
+        fds.extend(streams.lease.as_ref().map(AsFd::as_fd));
+        send(&self.socket, &[IN_MEMORY | leased], &fds)
     }
 
     /// The next report; `None` when the supervisor is gone without one.

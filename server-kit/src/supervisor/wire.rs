@@ -113,6 +113,8 @@ pub(crate) enum News {
 pub(crate) const IN_MESSAGE: u8 = 0;
 /// First byte of a job's message: the job is in the last descriptor.
 pub(crate) const IN_MEMORY: u8 = 1;
+/// Flag in the first byte of a job's message: the last descriptor is to be kept as long as the supervisor lives.
+pub(crate) const LEASED: u8 = 0x80;
 /// Jobs longer than this travel in a memory file instead of the datagram.
 pub(crate) const INLINE_JOB: usize = 32 * 1024;
 /// No message other than a job is longer.
