@@ -76,7 +76,16 @@ impl Drive {
         decide: watch::Sender<Acceptance>,
         commands: mpsc::UnboundedReceiver<Command>,
     ) -> Self {
-        Self { engine, slot, run, decide, commands, timers: Vec::new(), tried: Default::default(), leased: None }
+        Self {
+            engine,
+            slot,
+            run,
+            decide,
+            commands,
+            timers: Vec::new(),
+            tried: Default::default(),
+            leased: None,
+        }
     }
 
     pub(crate) async fn run(mut self) {
@@ -100,9 +109,11 @@ impl Drive {
     /// The job, with what it holds.
     fn job(&self) -> Cow<'_, server::Job> {
         match self.run.allocation.get() {
-            Some(allocation) => {
-                Cow::Owned(server::Job { held: allocation.held.clone(), ..self.run.job().clone() })
-            }
+            Some(allocation) => Cow::Owned(server::Job {
+                held: allocation.held.clone(),
+                device_paths: allocation.device_paths.clone(),
+                ..self.run.job().clone()
+            }),
             None => Cow::Borrowed(self.run.job()),
         }
     }

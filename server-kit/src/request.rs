@@ -92,6 +92,7 @@ impl Request {
             options: wire.options.into_iter().collect(),
             resources: wire.resources.into_iter().collect(),
             held: Vec::new(),
+            device_paths: Vec::new(),
             limits: wire.limits.into_iter().collect(),
             namespace: wire.namespace,
             run_name: wire.run_name,

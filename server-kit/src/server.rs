@@ -84,6 +84,8 @@ pub struct Job {
     pub resources: BTreeMap<String, String>,
     /// What of them the Run holds: devices by id, amounts without one.
     pub held: Vec<Held>,
+    /// Device files that it must be able to open.
+    pub device_paths: Vec<PathBuf>,
     /// Ceilings, name to Kubernetes quantity. What is enforced is told by the isolation record.
     pub limits: BTreeMap<String, String>,
     /// Namespace of the Run, or empty.

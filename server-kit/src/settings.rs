@@ -145,13 +145,15 @@ mod tests {
         for args in [&["--port=x"][..], &["--unknown"], &["--max-executions=0"], &["--bind-address=here"]] {
             assert!(parse(args).is_err(), "{args:?}");
         }
-        let error = parse(&[r#"--resources=[{"name":"x","kind":"Counted","amount":"0.5"}]"#]).expect_err("a half");
+        let error =
+            parse(&[r#"--resources=[{"name":"x","kind":"Counted","amount":"0.5"}]"#]).expect_err("a half");
         assert!(error.to_string().contains("--resources") && error.to_string().contains("\"x\""), "{error}");
     }
 
     #[test]
     fn resources_are_read() {
-        let flag = r#"--resources=[{"name":"x","kind":"Indexed","amount":"1","devices":["/dev/x"],"env":"X"}]"#;
+        let flag =
+            r#"--resources=[{"name":"x","kind":"Indexed","amount":"1","devices":["/dev/x"],"env":"X"}]"#;
         let Definitions(defined) = parse(&[flag]).expect("parses").resources;
         assert_eq!((&*defined[0].name, &*defined[0].devices[0]), ("x", "/dev/x"));
         assert_eq!(parse(&["--resources="]).expect("parses").resources, Definitions::default());

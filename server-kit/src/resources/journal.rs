@@ -64,9 +64,11 @@ pub(super) struct Survivor {
 }
 
 impl Survivor {
-    /// Whether its supervisor is gone.
-    pub(super) fn is_gone(&self) -> bool {
-        flock(&self.entry.file, FlockOperation::NonBlockingLockExclusive).is_ok()
+    /// Whether its supervisor is gone; then the file goes with this, else it is left to a later server.
+    pub(super) fn is_gone(&mut self) -> bool {
+        let gone = flock(&self.entry.file, FlockOperation::NonBlockingLockExclusive).is_ok();
+        self.entry.stays = !gone;
+        gone
     }
 }
 
@@ -95,7 +97,7 @@ impl Journal {
             let path = file?.path();
             let entry = Entry { file: File::open(&path)?, path, stays: false };
             let Ok(record) = serde_json::from_slice(&fs::read(&entry.path)?) else { continue };
-            let survivor = Survivor { entry, record };
+            let mut survivor = Survivor { entry, record };
             if !survivor.is_gone() {
                 survivors.push(survivor);
             }

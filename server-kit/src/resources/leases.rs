@@ -56,8 +56,10 @@ impl Leases {
     /// All that `job` asks for, or nothing and why. `None` when it asks for nothing.
     pub(crate) fn acquire(self: &Arc<Self>, job: &Job) -> Result<Option<Leased>, LaunchError> {
         let mut state = self.state();
-        let wanted =
-            state.pool.request(&job.resources).map_err(|wrong| LaunchError::invalid(wrong.field, wrong.message))?;
+        let wanted = state
+            .pool
+            .request(&job.resources)
+            .map_err(|wrong| LaunchError::invalid(wrong.field, wrong.message))?;
         if wanted.is_empty() {
             return Ok(None);
         }
@@ -69,6 +71,7 @@ impl Leases {
         let mut lease = state.pool.held(key);
         // Everybody has a slot, and nobody wants to read of it.
         lease.held.retain(|held| held.resource != names::RUNS);
+        lease.held.sort_by(|a, b| a.resource.cmp(&b.resource));
         let entry = match self.record(&mut state, job, &lease.held) {
             Ok(entry) => entry,
             Err(error) => {
@@ -76,24 +79,20 @@ impl Leases {
                 return Err(LaunchError::Unavailable(format!("a lease cannot be written down: {error}")));
             }
         };
-        let kinds = lease.held.iter().filter_map(|held| Some((held.resource.clone(), state.pool.kind(&held.resource)?)));
+        let kinds = lease
+            .held
+            .iter()
+            .filter_map(|held| Some((held.resource.clone(), state.pool.kind(&held.resource)?)));
         let allocation = Arc::new(Allocation {
             kinds: kinds.collect(),
             held: lease.held,
+            device_paths: lease.device_paths,
             since: unix_micros(),
             until: OnceLock::new(),
             sampled: Mutex::default(),
         });
         drop(state);
-        let leased = Leased {
-            leases: Arc::clone(self),
-            key,
-            entry,
-            env: lease.env,
-            device_paths: lease.device_paths,
-            allocation,
-            kept: false,
-        };
+        let leased = Leased { leases: Arc::clone(self), key, entry, env: lease.env, allocation, kept: false };
         leased.tell();
         Ok(Some(leased))
     }
@@ -110,7 +109,7 @@ impl Leases {
         let mut state = self.state();
         let State { pool, survivors, .. } = &mut *state;
         let before = survivors.len();
-        survivors.retain(|(key, survivor)| {
+        survivors.retain_mut(|(key, survivor)| {
             let gone = survivor.is_gone();
             if gone {
                 pool.release(*key);
@@ -138,7 +137,9 @@ impl Leases {
     pub(crate) fn sources(&self) -> Vec<AccountingSource> {
         let (offers, _) = self.state().pool.inventory();
         let leased = offers.iter().filter(|offer| offer.name != names::RUNS);
-        leased.map(|offer| AccountingSource { figure: figure_name(&offer.name), source: LEASE.into() }).collect()
+        leased
+            .map(|offer| AccountingSource { figure: figure_name(&offer.name), source: LEASE.into() })
+            .collect()
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -182,8 +183,6 @@ pub(crate) struct Leased {
     key: Key,
     entry: Option<Entry>,
     env: Vec<(String, String)>,
-    /// Device files that the execution must be able to open.
-    pub(crate) device_paths: Vec<PathBuf>,
     pub(crate) allocation: Arc<Allocation>,
     /// Not to be given back.
     kept: bool,
@@ -252,6 +251,7 @@ impl Drop for Leased {
 #[derive(Debug)]
 pub(crate) struct Allocation {
     pub(crate) held: Vec<Held>,
+    pub(crate) device_paths: Vec<PathBuf>,
     kinds: BTreeMap<String, Kind>,
     /// Unix microseconds.
     since: i64,

@@ -40,7 +40,8 @@ fn acquire(leases: &Arc<Leases>, id: usize, wants: &[(&str, &str)]) -> Result<Op
 #[test]
 fn all_or_nothing_and_the_run_is_told_what_it_got() {
     let leases = Leases::open(pool(), None, "i").expect("opens");
-    let one = acquire(&leases, 1, &[(DEVICES, "2"), (TOKENS, "1"), (SHARE, "2500m")]).expect("fits").expect("some");
+    let one =
+        acquire(&leases, 1, &[(DEVICES, "2"), (TOKENS, "1"), (SHARE, "2500m")]).expect("fits").expect("some");
     let env: BTreeMap<String, String> = one.env().into_iter().collect();
     assert_eq!((&*env["FPGAS"], &*env["LICENCES"]), ("0,1", "1"));
     assert!(env["KRUNTIME_DEVICES"].contains(r#"{"resource":"example.com/fpga","id":"0","amount":"1"}"#));
@@ -71,7 +72,9 @@ fn what_cannot_be_asked_for_is_named() {
         assert!(matches!(error, LaunchError::Invalid { .. }), "{text}");
         assert!(words.iter().all(|word| text.contains(word)), "{words:?} in {text}");
     }
-    assert!(acquire(&leases, 1, &[(TOKENS, "0")]).expect("zero is ignored").expect("a slot").env().is_empty());
+    assert!(
+        acquire(&leases, 1, &[(TOKENS, "0")]).expect("zero is ignored").expect("a slot").env().is_empty()
+    );
     // Where nothing is defined, requests are somebody else's matter.
     let none = Leases::open(Pool::new(Vec::new(), Vec::new()).expect("empty"), None, "i").expect("opens");
     assert!(acquire(&none, 1, &[("nvidia.com/gpu", "1")]).expect("passes").is_none());
@@ -101,7 +104,7 @@ fn a_device_without_its_file_is_not_given_out() {
     assert_eq!(health(&leases), ["Healthy", "Lost"]);
     assert_eq!(leases.inventory().0[0].allocatable, "1");
     let held = acquire(&leases, 1, &[(DEVICES, "1")]).expect("fits").expect("some");
-    assert_eq!(held.device_paths, [dir.path().join("a")]);
+    assert_eq!(held.allocation.device_paths, [dir.path().join("a")]);
     assert!(acquire(&leases, 2, &[(DEVICES, "1")]).is_err());
     std::fs::write(path("b"), "").expect("device");
     assert!(acquire(&leases, 2, &[(DEVICES, "1")]).is_ok());
@@ -197,9 +200,9 @@ impl Model<'_> {
     }
 
     fn held(&self) -> [i64; 3] {
-        self.processes.iter().fold([0; 3], |sum, process| {
-            [0, 1, 2].map(|index| sum[index] + process.wants[index])
-        })
+        self.processes
+            .iter()
+            .fold([0; 3], |sum, process| [0, 1, 2].map(|index| sum[index] + process.wants[index]))
     }
 
     fn take(&mut self, step: Step) {

@@ -197,9 +197,9 @@ impl Pool {
         }
         for holder in self.holders.values() {
             for held in holder.leases.iter().flat_map(|(_, lease)| &lease.held) {
-                let device = devices.iter_mut().find(|told| {
-                    told.device.resource == held.resource && told.device.id == held.id
-                });
+                let device = devices
+                    .iter_mut()
+                    .find(|told| told.device.resource == held.resource && told.device.id == held.id);
                 let healthy =
                     device.as_ref().is_none_or(|told| told.device.health.state == HealthState::Healthy);
                 if let Hold::Stuck(_) = holder.hold

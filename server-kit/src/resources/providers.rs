@@ -57,10 +57,7 @@ impl Slot {
 
 impl Indexed {
     /// Devices by id or by path.
-    pub fn new(
-        name: impl Into<String>,
-        devices: impl IntoIterator<Item = impl Into<String>>,
-    ) -> Self {
+    pub fn new(name: impl Into<String>, devices: impl IntoIterator<Item = impl Into<String>>) -> Self {
         let slot = |id: String| Slot { id, taken: false, lost: None };
         let devices = devices.into_iter().map(|id| slot(id.into())).collect();
         Self { name: name.into(), devices, env: None }
@@ -109,7 +106,10 @@ impl ResourceProvider for Indexed {
         }
         let there = self.devices.iter().filter(|slot| slot.lost.is_none()).count();
         let allocatable = Amount::whole(i64::try_from(there).unwrap_or(i64::MAX));
-        Inventory { offers: vec![Offer { name: self.name.clone(), kind: Kind::Indexed, allocatable }], devices }
+        Inventory {
+            offers: vec![Offer { name: self.name.clone(), kind: Kind::Indexed, allocatable }],
+            devices,
+        }
     }
 
     fn lease(&mut self, request: &Amounts) -> Result<Lease, Shortage> {
