@@ -22,6 +22,8 @@ pub const PATIENCE: Duration = Duration::from_secs(120);
 
 /// The bash server's image: in a node's store by this name; locally the name's last part says which program.
 pub const BASH_IMAGE: &str = "localhost/kruntimes/bash-server:dev";
+/// Image of the python server.
+pub const PYTHON_IMAGE: &str = "localhost/kruntimes/python-server:dev";
 
 /// One namespace of a platform, and the clients to reach it.
 #[derive(Clone)]
@@ -132,15 +134,32 @@ impl Cluster {
     /// # Errors
     /// When the Pods do not become ready within [`PATIENCE`].
     pub async fn bash_pool_with(&self, replicas: i32, spec: Value) -> anyhow::Result<()> {
+        self.pool("bash", BASH_IMAGE, replicas, spec).await
+    }
+
+    /// Makes a pool and waits until all its Pods take Runs.
+    ///
+    /// # Errors
+    /// When the Pods do not become ready within [`PATIENCE`].
+    pub async fn pool(&self, name: &str, image: &str, replicas: i32, spec: Value) -> anyhow::Result<()> {
+        self.make_pool(name, image, replicas, spec).await?;
+        self.ready(name, replicas).await
+    }
+
+    /// Makes a pool.
+    ///
+    /// # Errors
+    /// The API's refusal.
+    pub async fn make_pool(&self, name: &str, image: &str, replicas: i32, spec: Value) -> anyhow::Result<()> {
         let mut object = json!({
             "apiVersion": "kruntimes.io/v1alpha1",
             "kind": "Runtime",
-            "metadata": {"name": "bash"},
+            "metadata": {"name": name},
             "spec": {
                 "replicas": replicas,
                 "template": {"spec": {
                     "terminationGracePeriodSeconds": 5,
-                    "containers": [container()],
+                    "containers": [container_of(image)],
                 }},
             },
         });
@@ -148,7 +167,7 @@ impl Cluster {
             target.extend(more);
         }
         self.runtimes().create(&PostParams::default(), &serde_json::from_value(object)?).await?;
-        self.ready("bash", replicas).await
+        Ok(())
     }
 
     /// Waits until `replicas` Pods of the Runtime take Runs.
@@ -214,6 +233,15 @@ impl Cluster {
     /// The API's refusal.
     pub async fn script(&self, name: &str, script: &str) -> anyhow::Result<Run> {
         self.submit(name, bash(script)).await
+    }
+
+    /// Creates a Run from the JSON of its spec and waits for its end.
+    ///
+    /// # Errors
+    /// When it is refused or does not end.
+    pub async fn run(&self, name: &str, spec: Value) -> anyhow::Result<RunStatus> {
+        self.submit(name, spec).await?;
+        self.end(name).await
     }
 
     /// Submits an inline script and waits for its end.
@@ -364,7 +392,11 @@ fn http_post(url: &str, body: &Value) -> Result<http::Request<Vec<u8>>, kube::Er
 
 /// The container `runtime` of a test's pool: many of them have room on a small machine.
 pub fn container() -> Value {
-    json!({"name": "runtime", "image": BASH_IMAGE, "resources": {"requests": {"cpu": "10m", "memory": "32Mi"}}})
+    container_of(BASH_IMAGE)
+}
+
+fn container_of(image: &str) -> Value {
+    json!({"name": "runtime", "image": image, "resources": {"requests": {"cpu": "10m", "memory": "32Mi"}}})
 }
 
 /// The spec of an inline script on the pool `bash`.

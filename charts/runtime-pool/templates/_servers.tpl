@@ -9,6 +9,12 @@ bash:
   args: [--work-dir=/workspace]
   portFlag: --port
   test: [-c, 'echo "runtime $KRUNTIME_RUNTIME: run $KRUNTIME_RUN_NAME works"']
+python:
+  image: kruntimes/python-server
+  port: 9091
+  args: [--work-dir=/workspace]
+  portFlag: --port
+  test: [-c, 'import os; print("run", os.environ["KRUNTIME_RUN_NAME"], "works")']
 custom:
   image: ""
   port: 9091

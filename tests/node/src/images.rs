@@ -29,11 +29,12 @@ pub struct ImageSource {
 }
 
 /// Every image of the project.
-pub const IMAGES: [ImageSource; 5] = [
+pub const IMAGES: [ImageSource; 6] = [
     ImageSource { name: "scheduler", package: "control-plane" },
     ImageSource { name: "controller", package: "control-plane" },
     ImageSource { name: "runtimed", package: "runtimed" },
     ImageSource { name: "bash-server", package: "bash-server" },
+    ImageSource { name: "python-server", package: "python-server" },
     ImageSource { name: "krt", package: "krt" },
 ];
 

@@ -9,6 +9,8 @@ pub mod kubectl;
 pub mod lifecycle;
 pub mod outages;
 pub mod pools;
+pub mod python;
+pub mod resources;
 pub mod retry;
 pub mod rights;
 pub mod scheduling;
@@ -23,6 +25,8 @@ pub fn behaviour() -> Vec<Case> {
         retry::cases(),
         cancel::cases(),
         scheduling::cases(),
+        resources::cases(),
+        python::cases(),
         cli::cases(),
         kubectl::cases(),
     ];

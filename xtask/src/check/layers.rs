@@ -17,6 +17,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("kruntimes-core", &["kruntimes-api", "kruntimes-resources"]),
     ("server-kit", &["kruntimes-proto", "kruntimes-daemon", "kruntimes-resources"]),
     ("bash-server", &["server-kit"]),
+    ("python-server", &["server-kit"]),
     // Never server-kit: they meet over the wire only.
     (
         "runtimed",
@@ -45,6 +46,7 @@ const BANNED: &[(&str, &[&str])] = &[
     ("kruntimes-core", &["kube-client", "tonic", "tokio", "hyper"]),
     ("server-kit", &["kube-client", "kube-core", "k8s-openapi"]),
     ("bash-server", &["kube-client", "kube-core", "k8s-openapi"]),
+    ("python-server", &["kube-client", "kube-core", "k8s-openapi"]),
     ("control-plane", &["tonic", "prost"]),
 ];
 
