@@ -150,7 +150,11 @@ impl Node {
 
     /// Sends a signal to a component: STOP and CONT pause it.
     pub fn signal(&self, component: &str, signal: Signal) -> Result<()> {
-        self.process(component)?.signal(signal)
+        let process = self.process(component)?;
+        match signal {
+            Signal::CONT => process.resume(),
+            _ => process.signal(signal),
+        }
     }
 
     /// Kills a component and waits until it is gone.
@@ -379,6 +383,9 @@ impl Node {
 
     /// Ends all processes and removes what lies outside the state folder.
     fn end(&self) -> Result<()> {
+        for process in self.components.values() {
+            process.resume()?;
+        }
         if let Some(namespaces) = self.namespaces {
             namespaces.end()?;
         }

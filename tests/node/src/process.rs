@@ -39,6 +39,23 @@ impl Process {
         Self::of(children.split_ascii_whitespace().next()?.parse().ok()?)
     }
 
+    /// Lets a stopped process go on, and with it the `nsenter` before it, which stops itself when its child is stopped: it
+    /// would never wait for the child's end, and the child's namespace would never end.
+    pub fn resume(self) -> Result<()> {
+        let stat = fs::read_to_string(format!("/proc/{}/stat", self.pid)).unwrap_or_default();
+        let after_name = stat.rsplit_once(')').map(|(_, fields)| fields).unwrap_or_default();
+        let parent = after_name.split_ascii_whitespace().nth(1).and_then(|pid| pid.parse().ok());
+        self.signal(Signal::CONT)?;
+        match parent.and_then(Self::of).filter(|parent| parent.is_called("nsenter")) {
+            Some(parent) => parent.signal(Signal::CONT),
+            None => Ok(()),
+        }
+    }
+
+    fn is_called(self, name: &str) -> bool {
+        fs::read_to_string(format!("/proc/{}/comm", self.pid)).is_ok_and(|comm| comm.trim_end() == name)
+    }
+
     /// Sends a signal; a process that is gone already is no error.
     pub fn signal(self, signal: Signal) -> Result<()> {
         let pid = i32::try_from(self.pid).ok().and_then(Pid::from_raw);
