@@ -18,3 +18,6 @@ pub mod scheduler;
 pub mod slim;
 pub mod watch;
 pub mod writer;
+
+#[cfg(test)]
+mod names_tests;

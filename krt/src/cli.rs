@@ -106,6 +106,7 @@ pub(crate) enum Command {
     Cancel(commands::cancel::CancelArgs),
     Delete(commands::delete::DeleteArgs),
     Runtime(commands::runtime::RuntimeArgs),
+    Doctor(commands::doctor::DoctorArgs),
     #[cfg(feature = "local")]
     Local(commands::local::LocalArgs),
     Version(commands::version::VersionArgs),
@@ -127,6 +128,7 @@ impl Command {
             | Self::Cancel(_)
             | Self::Delete(_)
             | Self::Runtime(_)
+            | Self::Doctor(_)
             | Self::Version(_)
             | Self::Completion(_) => false,
         }

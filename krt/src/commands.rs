@@ -5,6 +5,7 @@ pub(crate) mod cancel;
 pub(crate) mod completion;
 pub(crate) mod delete;
 pub(crate) mod describe;
+pub(crate) mod doctor;
 pub(crate) mod get;
 pub(crate) mod list;
 #[cfg(feature = "local")]
@@ -28,6 +29,7 @@ pub(crate) async fn dispatch(cli: Cli, terminal: &Terminal) -> Result<u8, Error>
         Command::Get(args) => get::run(args, &Session::open(connection).await?, terminal).await,
         Command::List(args) => list::run(args, &Session::open(connection).await?, terminal).await,
         Command::Describe(args) => describe::run(args, &Session::open(connection).await?, terminal).await,
+        Command::Doctor(args) => doctor::run(args, &Session::open(connection).await?, terminal).await,
         Command::Logs(args) => logs::run(args, &Session::open(connection).await?, terminal).await,
         Command::Wait(args) => wait::run(args, &Session::open(connection).await?, terminal).await,
         Command::Cancel(args) => cancel::run(args, &Session::open(connection).await?, terminal).await,

@@ -10,6 +10,7 @@
 pub mod attach;
 pub mod cli;
 mod commands;
+mod doctor;
 pub mod error;
 pub mod exit;
 pub mod names;

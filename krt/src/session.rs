@@ -60,6 +60,16 @@ impl Session {
         })
     }
 
+    /// Whether this is the platform of this machine.
+    pub(crate) fn is_local(&self) -> bool {
+        self.local
+    }
+
+    /// Where the API is.
+    pub(crate) fn address(&self) -> &str {
+        &self.address
+    }
+
     /// The objects of the session's namespace.
     pub fn api<K>(&self) -> Api<K>
     where

@@ -35,6 +35,11 @@ struct FailureLabels {
     reason: &'static str,
 }
 
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct BeatLabels {
+    result: &'static str,
+}
+
 /// The handles of everything that is counted.
 #[derive(Debug, Clone)]
 pub struct RuntimedMetrics {
@@ -44,6 +49,7 @@ pub struct RuntimedMetrics {
     failures: Family<FailureLabels, Counter>,
     durations: Histogram,
     dispatch: Histogram,
+    heartbeats: Family<BeatLabels, Counter>,
     /// Attempts that are not finished.
     pub active: Gauge,
     /// Effects of older attempts that were dropped.
@@ -63,6 +69,7 @@ impl RuntimedMetrics {
                 failures: Family::default(),
                 durations: Histogram::new(DURATIONS),
                 dispatch: Histogram::new(LATENCY_BUCKETS),
+                heartbeats: Family::default(),
                 active: Gauge::default(),
                 stale: Counter::default(),
                 writes: Counter::default(),
@@ -80,6 +87,11 @@ impl RuntimedMetrics {
                 "From the bind to the start of the process",
                 these.dispatch.clone(),
             );
+            registry.register(
+                "heartbeats",
+                "Heartbeats, by whether the API took them",
+                these.heartbeats.clone(),
+            );
             registry.register("active_runs", "Attempts that are not finished", these.active.clone());
             registry.register(
                 "stale_effects",
@@ -89,6 +101,12 @@ impl RuntimedMetrics {
             registry.register("status_writes", "Status writes that went through", these.writes.clone());
             these
         })
+    }
+
+    /// Counts a heartbeat.
+    pub fn heartbeat(&self, taken: bool) {
+        let result = if taken { "ok" } else { "error" };
+        self.heartbeats.get_or_create(&BeatLabels { result }).inc();
     }
 
     /// Counts what a status that ended an attempt says.

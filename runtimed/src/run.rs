@@ -113,7 +113,7 @@ async fn serve(config: Config, printer: Printer) -> Result<(), RunError> {
     let target = Target::new(config.socket_dir.clone(), config.endpoint()?);
 
     let (events, receiver) = mpsc::channel(QUEUE);
-    let cells = start_tasks(&config, &pod, &client, target, events, &stop);
+    let cells = start_tasks(&config, &pod, &client, target, events, &counted, &stop);
     let said = cells.readiness.clone();
     tokio::spawn(http.serve(metrics, move || ready(&said.borrow()), stop.clone()));
     let stopping = Stopping {
@@ -160,6 +160,7 @@ fn start_tasks(
     client: &kube::Client,
     target: Target,
     events: mpsc::Sender<Event>,
+    counted: &RuntimedMetrics,
     stop: &CancellationToken,
 ) -> Cells {
     let (view, views) = watch::channel(ServerView::default());
@@ -185,6 +186,7 @@ fn start_tasks(
         own: own_seen,
         info,
         written,
+        metrics: counted.clone(),
     };
     tokio::spawn(heartbeat.run(stop.clone()));
     let instance = InstanceWriter {

@@ -17,6 +17,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::ApiError;
+use crate::metrics::RuntimedMetrics;
 use crate::server::{ServerView, Trouble, isolation_axes};
 
 /// Between two heartbeats when nothing changes.
@@ -125,6 +126,8 @@ pub struct Heartbeat {
     pub info: watch::Sender<Option<PodInfo>>,
     /// What was last written, for `/readyz`.
     pub written: watch::Sender<Option<Readiness>>,
+    /// Counts what is written.
+    pub metrics: RuntimedMetrics,
 }
 
 impl Heartbeat {
@@ -143,7 +146,9 @@ impl Heartbeat {
                 Some(_) | None => now,
             };
             let mut pause = PERIOD;
-            match self.write(&wanted, since, now).await {
+            let answer = self.write(&wanted, since, now).await;
+            self.metrics.heartbeat(answer.is_ok());
+            match answer {
                 Ok(pod) => {
                     if said.as_ref().map(|(before, _)| before) != Some(&wanted) {
                         tracing::info!(ready = wanted.ready, reason = wanted.reason, message = %wanted.message, "heartbeat");
