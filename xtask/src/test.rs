@@ -62,7 +62,9 @@ pub fn run(workspace: &Workspace, args: &Args) -> Result<ExitCode> {
         let set_up = set_up(workspace)?;
         for (_, title, targets) in places {
             eprintln!("{title}");
-            let words = ["test", "--locked", "--package", SUITES, "--no-fail-fast"];
+            // The whole workspace is selected, as everywhere: one package alone would have its dependencies built
+            // once more, with fewer features.
+            let words = ["test", "--locked", "--workspace", "--no-fail-fast"];
             report.add(suite(&[&words, targets].concat(), &set_up, &args.filter)?);
         }
     }
