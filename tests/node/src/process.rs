@@ -71,11 +71,9 @@ impl Process {
     /// Kills the process and waits until it is gone (for a child of ours: until it is a zombie).
     pub fn kill(self) -> Result<()> {
         self.signal(Signal::KILL)?;
-        wait_until(
-            "a killed process to end",
-            Duration::from_secs(120),
-            || Ok((!self.is_alive()).then_some(())),
-        )
+        wait_until("a killed process to end", Duration::from_secs(120), || {
+            Ok((!self.is_alive()).then_some(()))
+        })
     }
 }
 

@@ -11,7 +11,7 @@ use super::{SHOWN, read};
 use crate::command;
 
 /// The package whose tests run in there.
-const PACKAGE: &str = "server-kit";
+const PACKAGE: &str = "/server-kit#";
 
 /// Test programs to which cgroup v2 makes no difference: they would only take their time once more.
 const ELSEWHERE: &[&str] = &["access", "hello", "hostile", "protocol"];
@@ -19,6 +19,8 @@ const ELSEWHERE: &[&str] = &["access", "hello", "hostile", "protocol"];
 /// What cargo says about a program that it built (`--message-format=json`).
 #[derive(Debug, Deserialize)]
 struct Artifact {
+    /// `path+file:///FOLDER#VERSION`.
+    package_id: String,
     executable: Option<PathBuf>,
     target: Target,
     profile: Profile,
@@ -40,14 +42,16 @@ struct Profile {
 struct Programs {
     tests: Vec<PathBuf>,
     helpers: Vec<PathBuf>,
+    /// The program that starts machines.
+    vm: Option<PathBuf>,
 }
 
 pub fn run(filter: &[String], report: &mut Report) -> Result<()> {
-    let vm = vm()?;
-    let build =
-        command::cargo(&["test", "--locked", "--package", PACKAGE, "--no-run", "--message-format=json"]);
+    // The whole workspace, as everywhere: one package alone would have its dependencies built once more.
+    let build = command::cargo(&["test", "--locked", "--workspace", "--no-run", "--message-format=json"]);
     eprintln!("+ {}", command::words(&build));
     let programs = programs(&command::output(build)?);
+    let vm = programs.vm.context("cargo built no program `vm`")?;
     for test in &programs.tests {
         let mut machine = Command::new(&vm);
         machine.arg("run");
@@ -60,22 +64,18 @@ pub fn run(filter: &[String], report: &mut Report) -> Result<()> {
     Ok(())
 }
 
-/// The program that starts machines.
-fn vm() -> Result<PathBuf> {
-    let build = command::cargo(&["build", "--locked", "--package", "kruntimes-vm", "--message-format=json"]);
-    let said = command::output(build)?;
-    executables(&said)
-        .find_map(|artifact| artifact.executable)
-        .context("cargo built no program of kruntimes-vm")
-}
-
 fn programs(said: &str) -> Programs {
     let mut programs = Programs::default();
     for artifact in executables(said) {
-        let is_example = artifact.target.kind.iter().any(|kind| kind == "example");
-        if let Some(executable) = artifact.executable {
-            match (artifact.profile.test, is_example) {
-                (true, false) if ELSEWHERE.contains(&artifact.target.name.as_str()) => {}
+        let Artifact { package_id, executable: Some(executable), target, profile } = artifact else {
+            continue;
+        };
+        let is = |kind: &str| target.kind.iter().any(|of| of == kind);
+        if is("bin") && target.name == "vm" && !profile.test {
+            programs.vm = Some(executable);
+        } else if package_id.contains(PACKAGE) {
+            match (profile.test, is("example")) {
+                (true, false) if ELSEWHERE.contains(&target.name.as_str()) => {}
                 (true, false) => programs.tests.push(executable),
                 (false, true) => programs.helpers.push(executable),
                 _ => {}
@@ -98,8 +98,9 @@ mod tests {
     #[test]
     fn test_programs_and_their_helpers_are_told_apart() {
         let line = |kind: &str, name: &str, test: bool, executable: &str| {
+            let folder = if name == "vm" || name == "other" { "tests/vm" } else { "server-kit" };
             format!(
-                r#"{{"reason":"compiler-artifact","target":{{"kind":["{kind}"],"name":"{name}"}},"profile":{{"test":{test}}},"executable":{executable}}}"#
+                r#"{{"package_id":"path+file:///w/{folder}#0.1.0","reason":"compiler-artifact","target":{{"kind":["{kind}"],"name":"{name}"}},"profile":{{"test":{test}}},"executable":{executable}}}"#
             )
         };
         let said = [
@@ -108,12 +109,17 @@ mod tests {
             line("test", "limits", true, "\"/t/suite\""),
             line("test", "hello", true, "\"/t/hello\""),
             line("example", "shell", false, "\"/t/shell\""),
+            line("bin", "vm", false, "\"/t/vm\""),
+            line("test", "other", true, "\"/t/other\""),
             r#"{"reason":"build-finished","success":true}"#.to_owned(),
         ]
         .join("\n");
         let path = |text: &str| PathBuf::from(text);
-        let expected =
-            Programs { tests: vec![path("/t/lib"), path("/t/suite")], helpers: vec![path("/t/shell")] };
+        let expected = Programs {
+            tests: vec![path("/t/lib"), path("/t/suite")],
+            helpers: vec![path("/t/shell")],
+            vm: Some(path("/t/vm")),
+        };
         assert_eq!(programs(&said), expected);
     }
 }
