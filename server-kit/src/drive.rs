@@ -1,6 +1,7 @@
 //! One execution from acceptance to its end, in one task.
 
 use std::borrow::Cow;
+use std::collections::VecDeque;
 use std::ffi::OsString;
 use std::io;
 use std::os::fd::OwnedFd;
@@ -13,12 +14,14 @@ use tokio::time::{Instant, sleep_until};
 
 use crate::capture::Pumps;
 use crate::engine::{Acceptance, Engine, Run};
-use crate::isolation::{ConfineError, Confinement, Subject};
+use crate::isolation::{Breach, ConfineError, Confinement, GroupCounters, Leaf, Subject};
+use crate::police::{Finding, Police};
 use crate::resources::Leased;
 use crate::server::{self, LaunchError};
-use crate::supervisor::wire::{Job, Order, Report, StartStep};
+use crate::supervisor::wire::{Counters, Ended, Job, Order, Report, StartStep};
 use crate::supervisor::{Control, Streams, memory_file, unix_micros};
-use crate::table::{Slot, Timer};
+use crate::table::{Found, Slot, Timer};
+use crate::usage::Measured;
 
 /// How long a start may wait for a process before the execution is refused.
 const START_PATIENCE: Duration = Duration::from_secs(2);
@@ -59,6 +62,9 @@ struct Started {
     control: Control,
     pumps: Pumps,
     confinement: Confinement,
+    police: Police,
+    /// Samples that were ordered, oldest first: whether they are for watchers.
+    samples: VecDeque<bool>,
 }
 
 /// What the loop waits for.
@@ -66,6 +72,7 @@ enum Event {
     Report(Option<Report>),
     Command(Command),
     Timer(Timer),
+    Police(Finding),
 }
 
 impl Drive {
@@ -150,7 +157,12 @@ impl Drive {
         let streams = Streams { stdin, stdout, stderr, lease };
         let mut confinement = Confinement::default();
         match self.hand_over(&mut command, streams, &mut confinement).await {
-            Ok(control) => Ok(Some(Started { control, pumps: pipes.drain(), confinement })),
+            Ok(control) => {
+                let police = Police::new(&confinement, &self.run.job().working_dir);
+                let pumps = pipes.drain();
+                let samples = VecDeque::new();
+                Ok(Some(Started { control, pumps, confinement, police, samples }))
+            }
             Err(error) => {
                 confinement.release().await;
                 Err(error)
@@ -186,34 +198,79 @@ impl Drive {
     }
 
     /// Until the last process is gone and the last output is read.
-    async fn supervise(&mut self, started: Started) {
-        let Started { mut control, pumps, confinement } = started;
+    async fn supervise(&mut self, mut started: Started) {
         let last = loop {
-            match self.next(&control).await {
+            match self.next(&mut started).await {
                 Event::Report(Some(Report::Started { at, pid })) => {
-                    self.engine.pool.refill();
+                    self.refill();
                     self.engine.counts.start_seconds.observe(self.run.received.elapsed().as_secs_f64());
                     tracing::debug!(id = self.run.job().id, pid, "started");
                     self.engine.decide(|table| ((), table.started(self.slot, at)));
                 }
-                Event::Report(Some(Report::Sampled(counters))) => {
-                    self.leased.iter().for_each(Leased::sample);
-                    self.engine.decide(|table| ((), table.sampled(self.slot, counters)));
-                }
+                Event::Report(Some(Report::Sampled(counters))) => self.sampled(&mut started, counters),
                 Event::Report(last) => break last,
-                Event::Command(Command::Order(order)) => control.order(order),
+                Event::Command(Command::Order(order)) => {
+                    if order == Order::Sample {
+                        started.samples.push_back(true);
+                    }
+                    started.control.order(order);
+                }
                 Event::Command(Command::Arm(timer, after)) => {
                     self.timers.push((Instant::now() + after, timer))
                 }
                 Event::Timer(timer) => self.engine.decide(|table| ((), table.timer(self.slot, timer))),
+                Event::Police(Finding::Measure) => {
+                    started.samples.push_back(false);
+                    started.control.order(Order::Sample);
+                }
+                Event::Police(Finding::Broken(breach)) => self.broken(breach),
             }
         };
-        let proven = match last {
-            None => control.orphans_gone().await,
-            Some(_) => true,
-        };
-        drop(control);
+        self.end(started, last).await;
+    }
+
+    fn refill(&self) {
         self.engine.pool.refill();
+        self.engine.ladder.refill();
+    }
+
+    fn broken(&self, breach: Breach) {
+        self.engine.decide(|table| ((), table.exceeded(self.slot, breach)));
+    }
+
+    fn sampled(&self, started: &mut Started, counters: Counters) {
+        if let Some(breach) = started.police.sampled(&counters) {
+            self.broken(breach);
+        }
+        if started.samples.pop_front().unwrap_or(true) {
+            self.leased.iter().for_each(Leased::sample);
+            let group = started.confinement.leaf.as_ref().map(Leaf::counters).unwrap_or_default();
+            let measured = Measured { rusage: Some(counters), group, storage_peak: started.police.storage() };
+            self.engine.decide(|table| ((), table.sampled(self.slot, measured)));
+        }
+    }
+
+    /// The supervisor has said its last word, or is gone without one.
+    async fn end(&mut self, started: Started, last: Option<Report>) {
+        let Started { mut control, pumps, confinement, police, .. } = started;
+        let leaf = confinement.leaf.as_ref();
+        let mut proven = true;
+        if last.is_none() {
+            if let Some(leaf) = leaf {
+                leaf.end();
+            }
+            proven = control.orphans_gone().await;
+        }
+        drop(control);
+        self.refill();
+        let group = match leaf {
+            Some(leaf) => {
+                proven &= emptied(leaf).await;
+                leaf.counters()
+            }
+            None => GroupCounters::default(),
+        };
+        let (breach, storage_peak) = police.last_look(&group).await;
         pumps.finish().await;
         confinement.release().await;
         self.give_back(match last {
@@ -223,12 +280,16 @@ impl Drive {
         let slot = self.slot;
         self.engine.decide(|table| {
             let actions = match last {
-                Some(Report::Ended(end)) => table.ended(slot, end),
+                Some(Report::Ended(end)) => {
+                    let end = Ended { proven: end.proven && proven, ..end };
+                    let measured = Measured { rusage: Some(end.counters), group, storage_peak };
+                    table.ended(slot, Found { end, measured, breach })
+                }
                 Some(Report::StartFailed { at, step, errno }) => {
                     let (code, message) = self.explain(step, errno);
                     table.start_failed(slot, at, code, message)
                 }
-                _ => table.lost(slot, unix_micros(), proven),
+                _ => table.lost(slot, unix_micros(), proven, group),
             };
             ((), actions)
         });
@@ -243,7 +304,8 @@ impl Drive {
         }
     }
 
-    async fn next(&mut self, control: &Control) -> Event {
+    async fn next(&mut self, started: &mut Started) -> Event {
+        let Started { control, confinement, police, .. } = started;
         let due = self
             .timers
             .iter()
@@ -264,6 +326,7 @@ impl Drive {
             report = control.report() => Event::Report(report),
             Some(command) = self.commands.recv() => Event::Command(command),
             index = timer => Event::Timer(self.timers.swap_remove(index).1),
+            finding = police.look(confinement.leaf.as_ref()) => Event::Police(finding),
         }
     }
 
@@ -284,6 +347,24 @@ impl Drive {
         };
         (code, format!("{what}: {error}"))
     }
+}
+
+/// Whether nothing is left in the groups of an execution: by the kernel's word. What is there after all is
+/// ended again.
+async fn emptied(leaf: &Leaf) -> bool {
+    const PATIENCE: Duration = Duration::from_secs(5);
+    let deadline = Instant::now() + PATIENCE;
+    let mut pause = Duration::from_micros(200);
+    while !leaf.is_empty() {
+        if Instant::now() > deadline {
+            return false;
+        }
+        tokio::time::sleep(pause).await;
+        // The last of them may only have been late.
+        leaf.end();
+        pause = (pause * 2).min(Duration::from_millis(50));
+    }
+    true
 }
 
 /// Nothing to read, or `bytes` from an anonymous file.

@@ -17,7 +17,7 @@
 //! | `supervisor` | processes: the nursery, one supervisor per Run, the kill loop, the proof |
 //! | `capture` | output: bounds, offsets, tails |
 //! | `resources` | what Runs hold: providers, all-or-nothing leases, what survives a restart |
-//! | `isolation`, `usage` | what really holds, what was really used, and how it is known |
+//! | `isolation`, `police`, `usage` | what really holds, what was really used, and how it is known |
 //! | `auth`, `gate` | who may call |
 //! | `service`, `status`, `request` | the wire |
 //! | `run`, `settings` | the program: flags, listeners, the way down |
@@ -35,6 +35,7 @@ mod environment;
 mod gate;
 mod isolation;
 mod metrics;
+mod police;
 mod request;
 pub mod resources;
 mod run;

@@ -27,7 +27,7 @@ use crate::capture::Capturer;
 use crate::engine::{Engine, Parts};
 use crate::environment::PassList;
 use crate::gate::{Gate, Rule};
-use crate::isolation::{Ladder, Place, rungs};
+use crate::isolation::{Ladder, Place};
 use crate::metrics::Counts;
 use crate::resources::{self, Leases, ResourceProvider};
 use crate::server::Server;
@@ -101,7 +101,6 @@ pub fn run<S: Server>(server: S) -> ExitCode {
             .into(),
         modes: vec!["task".into()],
         options: server.options(),
-        accounting: usage::sources(),
         ..DescribeResponse::default()
     };
     let command = Settings::command().name(describe.name.clone()).version(describe.version.clone());
@@ -131,12 +130,19 @@ fn start(
     if let Err(errno) = protect_process() {
         tracing::warn!(error = errno.desc(), "this server's memory is not protected");
     }
-    let place = Place { work_dir: settings.work_dir.clone(), socket_dir: settings.socket_dir.clone() };
+    let place = Place {
+        work_dir: settings.work_dir.clone(),
+        socket_dir: settings.socket_dir.clone(),
+        cgroup_parent: settings.cgroup_parent.clone(),
+        idle: settings.idle_supervisors.into(),
+    };
     // While there is one thread: a probe may fork.
-    let ladder = Ladder::probe(&rungs(&place));
+    let ladder = Ladder::open(&place);
     describe.isolation = Some(ladder.record().clone());
     let leases = open_leases(&settings, resources, &describe.instance_id)?;
+    describe.accounting = usage::sources(ladder.counters());
     describe.accounting.extend(leases.sources());
+    ladder.start().map_err(at("cannot start the thread of the control groups"))?;
     // Before the runtime: its threads must not be among what the nursery is started from.
     let pool = Pool::start(settings.idle_supervisors.into()).map_err(at("cannot start the spawner"))?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -245,6 +251,7 @@ async fn serve(
         let _ = std::fs::remove_file(directory.join(SOCKET_FILE));
     }
     engine.pool.close();
+    engine.ladder.close();
     result
 }
 

@@ -10,6 +10,8 @@ use kruntimes_daemon::{BIND_ADDRESS_ENV, LogFormat, parse_bind_ip};
 use kruntimes_proto::SOCKET_DIR_ENV;
 use kruntimes_resources::Definition;
 
+use crate::isolation::ParentFlag;
+
 /// Flags of a Runtime Server. The baseline's `--port` and `--work-dir` are among them; its
 /// single-dash forms and logging flags are understood, the latter without effect.
 #[derive(Clone, Debug, Parser)]
@@ -51,6 +53,10 @@ pub struct Settings {
     /// Processes kept ready for the next executions; after a burst, up to twice as many
     #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..=256))]
     pub idle_supervisors: u16,
+    /// Where control groups for Runs are made: "own" is below the group that this server is started in, "none"
+    /// is nowhere, a path is seen from the root of each hierarchy
+    #[arg(long, env = "KRUNTIME_CGROUP_PARENT", default_value = "own")]
+    pub(crate) cgroup_parent: ParentFlag,
     /// Variables of this server's environment that Runs may see as well; a trailing * stands for any ending
     #[arg(long = "pass-env", value_name = "NAME")]
     pub pass_env: Vec<String>,

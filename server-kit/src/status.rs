@@ -25,7 +25,7 @@ pub(crate) fn status<P>(
             status.set_state(ExecutionState::Running);
             status.started_at = *started_at;
             status.isolation = Some(isolation.clone());
-            status.usage = sample.as_ref().map(|sample| usage::record(*started_at, now, Some(sample), false));
+            status.usage = sample.as_ref().map(|sample| usage::record(*started_at, now, sample, false));
         }
         State::Finished(outcome) => finished(&mut status, outcome, isolation),
     }
@@ -44,7 +44,7 @@ fn finished(status: &mut StatusResponse, outcome: &Outcome, isolation: &Isolatio
     if outcome.started_at > 0 {
         let (from, until) = (outcome.started_at, outcome.finished_at);
         status.isolation = Some(isolation.clone());
-        status.usage = Some(usage::record(from, until, outcome.counters.as_ref(), outcome.proven));
+        status.usage = Some(usage::record(from, until, &outcome.measured, outcome.proven));
     }
 }
 
@@ -112,7 +112,7 @@ mod tests {
             message: String::new(),
             started_at: 1,
             finished_at: 2,
-            counters: None,
+            measured: usage::Measured::default(),
             proven: true,
         }
     }

@@ -19,7 +19,7 @@ fn cancel(id: &str, grace_seconds: u32) -> CancelRequest {
 
 #[tokio::test]
 async fn a_run_from_start_to_forget() {
-    let mut server = TestServer::start(&[]).await;
+    let mut server = TestServer::start(&["--cgroup-parent=none"]).await;
     server.execute(script("a", "echo out; echo err >&2; exit 3")).await.expect("accepted");
     let status = server.end("a").await;
     assert_eq!(status.state(), ExecutionState::Failed);

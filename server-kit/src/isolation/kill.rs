@@ -4,12 +4,62 @@ use std::sync::Arc;
 
 use kruntimes_proto::v1::IsolationLevel;
 
+use super::cgroup::{Controller, Groups, Version};
+use super::limits::settle;
+
 pub(super) use super::part::no_step as step;
-use super::{Axis, Place, Rung};
+use super::{Axis, ConfineError, Confinement, Place, Rung, Subject};
 
 /// Best first.
-pub(super) fn rungs(_place: &Place) -> Vec<Arc<dyn Rung>> {
-    vec![Arc::new(Subreaper)]
+pub(super) fn rungs(_place: &Place, groups: &Arc<Groups>) -> Vec<Arc<dyn Rung>> {
+    vec![
+        Arc::new(KillGroup { groups: Arc::clone(groups), version: Version::V2 }),
+        Arc::new(KillGroup { groups: Arc::clone(groups), version: Version::V1 }),
+        Arc::new(Subreaper),
+    ]
+}
+
+/// Everything in the Run's group is ended at once: by `cgroup.kill`, or frozen first where there is only
+/// version 1. The supervisor reaps until the kernel says that it has no child, and the group must be empty.
+struct KillGroup {
+    groups: Arc<Groups>,
+    version: Version,
+}
+
+impl Rung for KillGroup {
+    fn axis(&self) -> Axis {
+        Axis::Kill
+    }
+
+    fn mechanism(&self) -> &'static str {
+        match self.version {
+            Version::V2 => "cgroup-v2",
+            Version::V1 => "cgroup-v1-freezer",
+        }
+    }
+
+    fn level(&self) -> IsolationLevel {
+        IsolationLevel::Hard
+    }
+
+    fn probe(&self) -> Result<(), String> {
+        if let Some(reason) = self.groups.missing(self.version) {
+            return Err(reason.to_owned());
+        }
+        match self.version {
+            Version::V2 => self.groups.can_kill(),
+            Version::V1 if self.groups.version_of(Controller::Freezer).is_some() => Ok(()),
+            Version::V1 => Err("the freezer hierarchy cannot be used".into()),
+        }
+    }
+
+    fn weakness(&self) -> String {
+        String::new()
+    }
+
+    fn confine(&self, _run: &Subject<'_>, confinement: &mut Confinement) -> Result<(), ConfineError> {
+        settle(&self.groups, confinement)
+    }
 }
 
 /// One supervisor per Run that inherits, kills and reaps whatever the Run leaves.

@@ -14,6 +14,8 @@
 //!    within an axis in the order in which they were added; there only system calls are allowed. A step may
 //!    also ask for clone flags, which is how a namespace is made.
 
+mod bounds;
+mod cgroup;
 mod devices;
 mod files;
 mod kill;
@@ -28,10 +30,14 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use cgroup::Groups;
 use futures::future::BoxFuture;
 use kruntimes_proto::v1::{Isolation, IsolationAxis, IsolationLevel};
 
-pub(crate) use part::{AxisStep, Part, PartRef, steps};
+pub(crate) use bounds::{Bounds, Breach};
+pub(crate) use cgroup::ParentFlag;
+pub(crate) use cgroup::leaf::{GroupCounters, Leaf};
+pub(crate) use part::{AxisStep, Crusher, Part, PartRef, Step, steps};
 
 /// What a rung protects. The order is the order of entry in the child: groups while the server's rights
 /// are there, mounts before what forbids mounting, identity and system calls last.
@@ -62,18 +68,22 @@ impl Axis {
 }
 
 /// Where this server runs, as far as a rung must know.
-#[allow(dead_code, reason = "the floor of each axis reads none of it")]
 #[derive(Clone, Debug, Default)]
+#[allow(dead_code, reason = "the floor of the axis files reads none of it")]
 pub(crate) struct Place {
     /// Below it lie the Runs' working directories.
     pub work_dir: PathBuf,
     /// The kit's own folder with socket and token, which no Run may enter.
     pub socket_dir: Option<PathBuf>,
+    /// Where control groups may be made; nowhere by default.
+    pub cgroup_parent: ParentFlag,
+    /// How many executions may begin at once without waiting for what is made ahead.
+    pub idle: usize,
 }
 
 /// One execution, as far as a rung must know.
-#[allow(dead_code, reason = "the floor of each axis reads none of it")]
 #[derive(Clone, Copy, Debug)]
+#[allow(dead_code, reason = "the floor of the axis files reads none of it")]
 pub(crate) struct Subject<'a> {
     pub id: &'a str,
     /// Its own working directory.
@@ -92,6 +102,11 @@ pub(crate) struct Confinement {
     pub fds: Vec<OwnedFd>,
     /// Given back when every process of the execution is gone, last one first.
     pub holds: Vec<Box<dyn Hold>>,
+    /// Its own control groups, where there are any. Other axes may bound more with them.
+    pub leaf: Option<Leaf>,
+    pub bounds: Bounds,
+    /// Nothing holds memory and processes but the server's own look at them.
+    pub policed: bool,
 }
 
 impl Confinement {
@@ -110,7 +125,6 @@ pub(crate) trait Hold: Send {
 }
 
 /// Why an execution could not be confined. It is then refused, never started with less.
-#[allow(dead_code, reason = "the floor of each axis reads none of it")]
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ConfineError {
     /// The request asks for what cannot be: which field, and why.
@@ -148,10 +162,10 @@ pub(crate) trait Rung: Send + Sync {
 }
 
 /// The rungs of this build, best first within an axis.
-pub(crate) fn rungs(place: &Place) -> Vec<Arc<dyn Rung>> {
+fn rungs(place: &Place, groups: &Arc<Groups>) -> Vec<Arc<dyn Rung>> {
     [
-        limits::rungs(place),
-        kill::rungs(place),
+        limits::rungs(place, groups),
+        kill::rungs(place, groups),
         files::rungs(place),
         devices::rungs(place),
         network::rungs(place),
@@ -164,11 +178,18 @@ pub(crate) fn rungs(place: &Place) -> Vec<Arc<dyn Rung>> {
 pub(crate) struct Ladder {
     held: Vec<Arc<dyn Rung>>,
     record: Isolation,
+    groups: Arc<Groups>,
 }
 
 impl Ladder {
+    /// Looks what this place gives. Call while there is one thread: a probe may fork.
+    pub(crate) fn open(place: &Place) -> Self {
+        let groups = Groups::open(place);
+        Self::probe(&rungs(place, &groups), groups)
+    }
+
     /// Probes every rung and takes the best that holds on each axis.
-    pub(crate) fn probe(rungs: &[Arc<dyn Rung>]) -> Self {
+    fn probe(rungs: &[Arc<dyn Rung>], groups: Arc<Groups>) -> Self {
         let found = Axis::ALL.map(|axis| {
             let mut missing: Vec<String> = Vec::new();
             for rung in rungs.iter().filter(|rung| rung.axis() == axis) {
@@ -182,7 +203,27 @@ impl Ladder {
         let guarded = found.iter().filter_map(|(_, rung, _)| rung.as_ref()).any(|rung| rung.guards_kit());
         let axes = found.iter().map(|(axis, rung, missing)| told(*axis, rung.as_deref(), missing, guarded));
         let record = Isolation { axes: axes.collect() };
-        Self { held: found.into_iter().filter_map(|(_, rung, _)| rung).collect(), record }
+        Self { held: found.into_iter().filter_map(|(_, rung, _)| rung).collect(), record, groups }
+    }
+
+    /// Begins to make ahead what executions will need.
+    pub(crate) fn start(&self) -> io::Result<()> {
+        self.groups.start()
+    }
+
+    /// As [`crate::supervisor::Pool::refill`], for what the ladder makes ahead.
+    pub(crate) fn refill(&self) {
+        self.groups.refill();
+    }
+
+    /// Removes what was made. Every execution has ended.
+    pub(crate) fn close(&self) {
+        self.groups.close();
+    }
+
+    /// Which counters an execution's own control groups have here.
+    pub(crate) fn counters(&self) -> GroupCounters {
+        self.groups.sample()
     }
 
     /// What Describe and every Run tell.

@@ -29,8 +29,17 @@ pub(crate) trait Step {
     }
 
     /// A directory of the cgroup v2 tree in which the child is born.
-    #[allow(dead_code, reason = "no rung has one yet")]
     fn birthplace(&self) -> Option<RawFd> {
+        None
+    }
+
+    /// The kernel or the place allows no birth there: the child will have to move in [`Step::enter`].
+    fn not_born(&mut self) -> Result<(), c_int> {
+        Ok(())
+    }
+
+    /// How everything in the execution's groups can be ended at once.
+    fn crusher(&self) -> Option<Crusher> {
         None
     }
 
@@ -40,6 +49,15 @@ pub(crate) trait Step {
     /// Runs in a child that shares its parent's memory: system calls only, no allocation, no lock, no
     /// write to memory that the parent uses, no unwinding.
     unsafe fn enter(&self) -> Result<(), c_int>;
+}
+
+/// A group in which everything can be ended, also what keeps forking.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Crusher {
+    /// A directory of version 2, with `cgroup.kill`.
+    Kill(RawFd),
+    /// A directory of the freezer hierarchy.
+    Freeze(RawFd),
 }
 
 /// A step with the axis that is named when it fails.

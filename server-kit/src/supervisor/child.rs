@@ -12,7 +12,7 @@ use nix::sys::time::TimeValLike as _;
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
 use nix::unistd::Pid;
 
-use crate::isolation;
+use crate::isolation::{self, Crusher};
 
 use super::command::{self, Stack, StartError};
 use super::sys::{self, receive, send, unix_micros};
@@ -42,10 +42,12 @@ pub(super) fn supervise(control: &OwnedFd) -> i32 {
     let _lease = if buffer[0] & LEASED == 0 { None } else { fds.pop() };
     buffer[0] &= !LEASED;
     let report = match start(&buffer[..length], fds, &mut stack) {
-        Ok(pid) => {
+        Ok(Started { pid, crusher, _fds }) => {
             drop((buffer, stack));
             let _ = send(control, &Report::Started { at: unix_micros(), pid: pid.as_raw() }.encode(), &[]);
-            Report::Ended(Watcher { control, events, command: pid, exit: None, stopped: false }.run())
+            Report::Ended(
+                Watcher { control, events, command: pid, crusher, exit: None, stopped: false }.run(),
+            )
         }
         Err(StartError { step, errno }) => Report::StartFailed { at: unix_micros(), step, errno },
     };
@@ -53,9 +55,17 @@ pub(super) fn supervise(control: &OwnedFd) -> i32 {
     0
 }
 
+/// A command that runs.
+struct Started {
+    pid: Pid,
+    crusher: Option<Crusher>,
+    /// Those that `crusher` names.
+    _fds: Vec<OwnedFd>,
+}
+
 /// A job's descriptors are stdin, stdout and stderr, those of its confinement, and, when the message says
 /// so and holds nothing else, a memory file with the job.
-fn start(message: &[u8], fds: Vec<OwnedFd>, stack: &mut Stack) -> Result<Pid, StartError> {
+fn start(message: &[u8], fds: Vec<OwnedFd>, stack: &mut Stack) -> Result<Started, StartError> {
     let malformed = StartError { step: StartStep::Stdio, errno: nix::libc::EPROTO };
     let mut fds = fds.into_iter();
     let (Some(stdin), Some(stdout), Some(stderr)) = (fds.next(), fds.next(), fds.next()) else {
@@ -74,14 +84,17 @@ fn start(message: &[u8], fds: Vec<OwnedFd>, stack: &mut Stack) -> Result<Pid, St
     };
     let job = JobRef::decode(bytes).map_err(|_| malformed)?;
     let failed = |(axis, errno)| StartError { step: StartStep::Confine(axis), errno };
-    let steps = isolation::steps(&job.parts, &fds).map_err(failed)?;
-    command::start(&job, &steps, [stdin.as_fd(), stdout.as_fd(), stderr.as_fd()], stack)
+    let mut steps = isolation::steps(&job.parts, &fds).map_err(failed)?;
+    let pid = command::start(&job, &mut steps, [stdin.as_fd(), stdout.as_fd(), stderr.as_fd()], stack)?;
+    let crusher = steps.iter().find_map(|(_, step)| step.crusher());
+    Ok(Started { pid, crusher, _fds: fds })
 }
 
 struct Watcher<'a> {
     control: &'a OwnedFd,
     events: SignalFd,
     command: Pid,
+    crusher: Option<Crusher>,
     exit: Option<Exit>,
     /// A signal reached the command while it lived.
     stopped: bool,
@@ -109,7 +122,8 @@ impl Watcher<'_> {
         }
         let mut exit = self.exit;
         let command = self.command;
-        let (_, proven) = tree::end(&self.events, |_| false, |status| note(&mut exit, command, status));
+        let (_, proven) =
+            tree::end(&self.events, self.crusher, |_| false, |status| note(&mut exit, command, status));
         // A command that resists SIGKILL has not ended: said as killed, without proof.
         let exit = exit.unwrap_or(Exit { at: unix_micros(), code: 0, signal: Signal::SIGKILL as i32 });
         Ended {
@@ -186,6 +200,8 @@ fn reaped_counters() -> Counters {
         peak_bytes: unsigned(usage.max_rss()) * 1024,
         read_bytes: unsigned(usage.block_reads()) * 512,
         write_bytes: unsigned(usage.block_writes()) * 512,
+        resident_bytes: 0,
+        tasks: 0,
     }
 }
 
@@ -194,18 +210,28 @@ fn living_counters() -> Counters {
     let mut total = reaped_counters();
     let ticks = nix::unistd::sysconf(nix::unistd::SysconfVar::CLK_TCK).ok().flatten().unwrap_or(100);
     let per_tick = 1_000_000 / u64::try_from(ticks).unwrap_or(100).max(1);
-    for pid in tree::descendants() {
-        let Some(stat) = tree::Stat::read(pid) else { continue };
+    let descendants = tree::descendants();
+    for pid in &descendants {
+        let Some(stat) = tree::Stat::read(*pid) else { continue };
         total.user += stat.user_ticks * per_tick;
         total.system += stat.system_ticks * per_tick;
-        total.peak_bytes = total.peak_bytes.max(peak_of(pid).unwrap_or(0));
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+        total.peak_bytes = total.peak_bytes.max(field(&status, "VmHWM:").unwrap_or(0) * 1024);
+        total.tasks += field(&status, "Threads:").unwrap_or(1);
+        let alone = descendants.len() == 1;
+        let shared = if alone { None } else { proportional(*pid) };
+        total.resident_bytes += shared.or(field(&status, "VmRSS:")).unwrap_or(0) * 1024;
     }
     total
 }
 
-fn peak_of(pid: Pid) -> Option<u64> {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
-    let kib: u64 = line.trim().strip_suffix(" kB")?.trim().parse().ok()?;
-    Some(kib * 1024)
+/// KiB, each page divided by the number of processes that have it.
+fn proportional(pid: Pid) -> Option<u64> {
+    field(&std::fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).ok()?, "Pss:")
+}
+
+/// The number of one line of a file like `/proc/PID/status`.
+fn field(text: &str, name: &str) -> Option<u64> {
+    let line = text.lines().find_map(|line| line.strip_prefix(name))?;
+    line.split_ascii_whitespace().next()?.parse().ok()
 }

@@ -5,10 +5,12 @@ use std::ffi::{CStr, c_char, c_int, c_void};
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::ptr;
 
+use nix::errno::Errno;
 use nix::unistd::Pid;
 
 use crate::isolation::AxisStep;
 
+use super::clone::{clone, clone_into};
 use super::wire::{JobRef, StartStep};
 
 /// Bytes: enough for the few frames between clone and exec.
@@ -48,7 +50,7 @@ struct Plan {
 /// has no descriptor but its three. It enters `steps` before anything of the job is touched.
 pub(super) fn start(
     job: &JobRef<'_>,
-    steps: &[AxisStep],
+    steps: &mut [AxisStep],
     stdio: [BorrowedFd<'_>; 3],
     stack: &mut Stack,
 ) -> Result<Pid, StartError> {
@@ -62,34 +64,42 @@ pub(super) fn start(
         cwd: job.cwd.as_ptr(),
         stdio: stdio.map(|fd| fd.as_raw_fd()),
         parent: Pid::this().as_raw(),
-        steps,
+        steps: ptr::slice_from_raw_parts(ptr::null(), 0),
         failed: None,
     };
-    let namespaces = steps.iter().fold(0, |flags, (_, step)| flags | step.clone_flags());
-    // SAFETY: the stack grows down from its end, which is 16-byte aligned, and both it and `plan` outlive
-    // the child's use of them: CLONE_VFORK keeps this thread suspended until the child has called exec or
-    // _exit. This process has one thread, so no lock can be held by another. `child` never returns and
-    // calls only async-signal-safe functions.
-    let pid = unsafe {
-        let top = stack.0.as_mut_ptr().add(stack.0.len()).cast::<c_void>();
-        libc::clone(
-            child,
-            top,
-            libc::CLONE_VM | libc::CLONE_VFORK | namespaces | libc::SIGCHLD,
-            ptr::from_mut(&mut plan).cast(),
-        )
-    };
-    if pid < 0 {
-        let errno = std::io::Error::last_os_error().raw_os_error().unwrap_or(libc::EAGAIN);
-        return Err(StartError { step: StartStep::Fork, errno });
-    }
-    let pid = Pid::from_raw(pid);
+    let pid = make(&mut plan, steps, stack)?;
     // SAFETY: `plan` is alive and the child, which wrote to it, is past exec or gone. A volatile read,
     // since the compiler does not see that write.
     match unsafe { ptr::read_volatile(&raw const plan.failed) } {
         None => Ok(pid),
         Some(error) => Err(error),
     }
+}
+
+/// The child, in its group from the beginning if the kernel and the place allow that.
+fn make(plan: &mut Plan, steps: &mut [AxisStep], stack: &mut Stack) -> Result<Pid, StartError> {
+    let namespaces = steps.iter().fold(0, |flags, (_, step)| flags | step.clone_flags());
+    let birthplace = steps.iter().find_map(|(_, step)| step.birthplace());
+    let failed = |errno: Errno| StartError { step: StartStep::Fork, errno: errno as c_int };
+    if let Some(directory) = birthplace {
+        plan.steps = &raw const *steps;
+        // SAFETY: CLONE_VFORK keeps this thread suspended until the child has called exec or _exit, so
+        // stack, plan and steps outlive the child's use of them. This process has one thread: no lock can
+        // be held by another. `child` never returns and calls only async-signal-safe functions.
+        match unsafe { clone_into(child, &mut stack.0, namespaces, ptr::from_mut(plan).cast(), directory) } {
+            Ok(pid) => return Ok(Pid::from_raw(pid)),
+            // No room for a process, not: no way into the group.
+            Err(errno @ (Errno::EAGAIN | Errno::ENOMEM)) => return Err(failed(errno)),
+            Err(_) => {}
+        }
+        for (axis, step) in &mut *steps {
+            step.not_born().map_err(|errno| StartError { step: StartStep::Confine(*axis), errno })?;
+        }
+    }
+    plan.steps = &raw const *steps;
+    // SAFETY: as above.
+    let pid = unsafe { clone(child, &mut stack.0, namespaces, ptr::from_mut(plan).cast()) };
+    pid.map(Pid::from_raw).map_err(failed)
 }
 
 extern "C" fn child(plan: *mut c_void) -> c_int {

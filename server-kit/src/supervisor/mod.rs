@@ -16,7 +16,9 @@
 //! supervisor is killed, the nursery inherits its tree, kills that and tells the server.
 
 mod child;
+mod clone;
 mod command;
+mod group;
 mod nursery;
 mod pool;
 mod sys;

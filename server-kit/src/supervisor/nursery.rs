@@ -124,7 +124,7 @@ impl Nursery {
             if !clean {
                 let supervisors = self.supervisors.clone();
                 let spare = |child: Pid| supervisors.contains(&child);
-                let (killed, _) = tree::end(&self.events, spare, |status| dead.extend(death(status)));
+                let (killed, _) = tree::end(&self.events, None, spare, |status| dead.extend(death(status)));
                 orphans = killed;
             }
             self.tell(News::Gone { pid: pid.as_raw(), orphans }, None);

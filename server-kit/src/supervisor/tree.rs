@@ -17,10 +17,17 @@ use nix::sys::signalfd::SignalFd;
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 
+use crate::isolation::Crusher;
+
+use super::group::crush;
 use super::sys::signal_process;
 
 /// How long a tree may resist SIGKILL (processes in uninterruptible sleep) before it is reported as unproven.
 const PATIENCE: Duration = Duration::from_secs(30);
+
+/// How often a group is ended as a whole before its processes are looked for one by one: whoever has the
+/// server's rights may have left its group.
+const CRUSHES: u32 = 50;
 
 /// What one pass over the dead children found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,18 +51,29 @@ pub(super) fn reap(mut seen: impl FnMut(WaitStatus)) -> Children {
 }
 
 /// Kills and reaps every descendant except the children for which `spare` holds, and theirs.
-/// Returns how many were killed and whether nothing is left.
+/// Where the descendants have a group of their own, everything in it is ended at once first.
+/// Returns how many were killed one by one and whether nothing is left.
 pub(super) fn end(
     events: &SignalFd,
+    crusher: Option<Crusher>,
     spare: impl Fn(Pid) -> bool,
     mut seen: impl FnMut(WaitStatus),
 ) -> (u32, bool) {
     let started = Instant::now();
     let mut killed = HashSet::new();
+    let mut crushed = 0;
     loop {
         let left = reap(&mut seen);
         if left == Children::None {
             return (count(&killed), true);
+        }
+        if let Some(crusher) = crusher
+            && crushed < CRUSHES
+        {
+            crushed += 1;
+            crush(crusher);
+            wait_for_death(events);
+            continue;
         }
         let victims = stop_descendants(&spare);
         if victims.is_empty() {

@@ -49,6 +49,10 @@ pub(crate) struct Counters {
     /// Bytes that went to and from block devices on behalf of the tree.
     pub read_bytes: u64,
     pub write_bytes: u64,
+    /// Bytes in memory now, pages shared within the tree counted once; 0 at the end.
+    pub resident_bytes: u64,
+    /// Processes and threads now; 0 at the end.
+    pub tasks: u64,
 }
 
 /// At which step a start failed.
@@ -118,7 +122,7 @@ pub(crate) const LEASED: u8 = 0x80;
 /// Jobs longer than this travel in a memory file instead of the datagram.
 pub(crate) const INLINE_JOB: usize = 32 * 1024;
 /// No message other than a job is longer.
-pub(crate) const MAX_MESSAGE: usize = 64;
+pub(crate) const MAX_MESSAGE: usize = 96;
 
 impl Job {
     /// The whole job in one buffer: three counts, NUL-terminated strings, then the parts: axis, length, bytes.
@@ -310,7 +314,7 @@ impl Writer {
     }
 
     fn counters(self, c: Counters) -> Self {
-        [c.user, c.system, c.peak_bytes, c.read_bytes, c.write_bytes]
+        [c.user, c.system, c.peak_bytes, c.read_bytes, c.write_bytes, c.resident_bytes, c.tasks]
             .into_iter()
             .fold(self, |writer, value| writer.i64(value.cast_signed()))
     }
@@ -351,6 +355,8 @@ impl<'a> Reader<'a> {
             peak_bytes: next()?,
             read_bytes: next()?,
             write_bytes: next()?,
+            resident_bytes: next()?,
+            tasks: next()?,
         })
     }
 

@@ -5,13 +5,15 @@ use proptest::prelude::*;
 use super::*;
 
 fn counters() -> impl Strategy<Value = Counters> {
-    (any::<u64>(), any::<u64>(), any::<u64>(), any::<u64>(), any::<u64>()).prop_map(
-        |(user, system, peak_bytes, read_bytes, write_bytes)| Counters {
+    any::<[u64; 7]>().prop_map(
+        |[user, system, peak_bytes, read_bytes, write_bytes, resident_bytes, tasks]| Counters {
             user,
             system,
             peak_bytes,
             read_bytes,
             write_bytes,
+            resident_bytes,
+            tasks,
         },
     )
 }

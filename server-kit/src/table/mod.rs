@@ -15,7 +15,8 @@ use std::time::Duration;
 
 use kruntimes_proto::v1::StopCause;
 
-use crate::supervisor::wire::{Counters, Ended};
+use crate::isolation::{Breach, GroupCounters};
+use crate::usage::Measured;
 pub(crate) use types::*;
 
 /// Grace of executions from baseline clients, which cannot say one and expect the original's.
@@ -120,18 +121,19 @@ impl<P: Clone> Table<P> {
     pub(crate) fn may_start(&mut self, slot: Slot, now: i64) -> (bool, Vec<Action>) {
         let Some(entry) = self.entry(slot) else { return (false, Vec::new()) };
         let State::Starting { stop } = &entry.state else { return (false, Vec::new()) };
-        let Some(stop) = *stop else { return (true, Vec::new()) };
-        let outcome = Outcome { cause: stop.cause, ..Outcome::never_started(now) };
+        let Some(stop) = stop.clone() else { return (true, Vec::new()) };
+        let outcome = Outcome { cause: stop.cause, message: stop.message, ..Outcome::never_started(now) };
         (false, self.finish(slot, outcome))
     }
 
     /// The process runs.
     pub(crate) fn started(&mut self, slot: Slot, at: i64) -> Vec<Action> {
         let Some(entry) = self.entry(slot) else { return Vec::new() };
-        let State::Starting { stop } = entry.state else { return Vec::new() };
-        entry.state = State::Running { started_at: at, stop, sample: None };
+        let State::Starting { stop } = &mut entry.state else { return Vec::new() };
+        let stop = stop.take();
         let mut actions = vec![Action::Publish(slot)];
         actions.extend(stop.iter().flat_map(|stop| stop_actions(slot, stop.grace)));
+        entry.state = State::Running { started_at: at, stop, sample: None };
         actions
     }
 
@@ -142,51 +144,67 @@ impl<P: Clone> Table<P> {
     }
 
     /// Every process of it is gone (or, without proof, was killed).
-    pub(crate) fn ended(&mut self, slot: Slot, end: Ended) -> Vec<Action> {
+    pub(crate) fn ended(&mut self, slot: Slot, found: Found) -> Vec<Action> {
+        let Found { end, measured, breach } = found;
         let Some(entry) = self.entry(slot) else { return Vec::new() };
         let (started_at, stop) = match &entry.state {
-            State::Starting { stop } => (end.at, *stop),
-            State::Running { started_at, stop, .. } => (*started_at, *stop),
+            State::Starting { stop } => (end.at, stop.clone()),
+            State::Running { started_at, stop, .. } => (*started_at, stop.clone()),
             State::Finished(_) => return Vec::new(),
         };
         // A stop that came too late to reach the command did not cause its end.
         let natural = if end.signal == 0 { StopCause::Exited } else { StopCause::Signalled };
-        let cause = stop.filter(|_| end.stopped).map_or(natural, |stop| stop.cause);
+        let stopped = stop.filter(|_| end.stopped).map(|stop| (stop.cause, stop.message));
+        let broken = breach.map(|breach| (breach.cause, breach.message));
+        let (cause, message) = stopped.or(broken).unwrap_or((natural, String::new()));
         let outcome = Outcome {
             cause,
             code: end.code,
             signal: end.signal,
-            message: String::new(),
+            message,
             started_at,
             finished_at: end.at,
-            counters: Some(end.counters),
+            measured,
             proven: end.proven,
         };
         self.finish(slot, outcome)
     }
 
     /// Its supervisor is gone without a report. `proven` when its processes are known to be gone.
-    pub(crate) fn lost(&mut self, slot: Slot, at: i64, proven: bool) -> Vec<Action> {
+    pub(crate) fn lost(&mut self, slot: Slot, at: i64, proven: bool, group: GroupCounters) -> Vec<Action> {
         let Some(entry) = self.entry(slot) else { return Vec::new() };
-        let (started_at, counters) = match &entry.state {
+        let (started_at, sample) = match &entry.state {
             State::Starting { .. } => (0, None),
-            State::Running { started_at, sample, .. } => (*started_at, *sample),
+            State::Running { started_at, sample, .. } => (*started_at, sample.as_deref().copied()),
             State::Finished(_) => return Vec::new(),
         };
+        let measured = Measured { group, ..sample.unwrap_or_default() };
         let message = "the supervisor of this execution was killed".to_owned();
         let cause = StopCause::ServerLost;
         let signal = nix::libc::SIGKILL;
         let outcome =
-            Outcome { cause, code: 0, signal, message, started_at, finished_at: at, counters, proven };
+            Outcome { cause, code: 0, signal, message, started_at, finished_at: at, measured, proven };
         self.finish(slot, outcome)
     }
 
     /// What it used so far.
-    pub(crate) fn sampled(&mut self, slot: Slot, counters: Counters) -> Vec<Action> {
+    pub(crate) fn sampled(&mut self, slot: Slot, measured: Measured) -> Vec<Action> {
         match self.entry(slot).map(|entry| &mut entry.state) {
             Some(State::Running { sample, .. }) => {
-                *sample = Some(counters);
+                *sample = Some(Box::new(measured));
                 vec![Action::Publish(slot)]
+            }
+            _ => Vec::new(),
+        }
+    }
+
+    /// It broke a bound that nothing but its end holds: it is ended without a grace.
+    pub(crate) fn exceeded(&mut self, slot: Slot, breach: Breach) -> Vec<Action> {
+        match self.entry(slot).map(|entry| &mut entry.state) {
+            Some(State::Running { stop: stop @ None, .. }) => {
+                let grace = Duration::ZERO;
+                *stop = Some(Stop { cause: breach.cause, grace, message: breach.message });
+                vec![Action::Arm(slot, Timer::Kill, grace)]
             }
             _ => Vec::new(),
         }
@@ -249,12 +267,12 @@ impl<P: Clone> Table<P> {
             State::Finished(_) => Vec::new(),
             // Carried out by `may_start` or `started`, whichever comes.
             State::Starting { stop } => {
-                let first = stop.get_or_insert(Stop { cause, grace });
+                let first = stop.get_or_insert(Stop { cause, grace, message: String::new() });
                 first.grace = first.grace.min(grace);
                 Vec::new()
             }
             State::Running { stop: stop @ None, .. } => {
-                *stop = Some(Stop { cause, grace });
+                *stop = Some(Stop { cause, grace, message: String::new() });
                 stop_actions(slot, grace)
             }
             State::Running { stop: Some(first), .. } if grace < first.grace => {

@@ -5,6 +5,7 @@ use std::collections::{HashMap, HashSet};
 use proptest::prelude::*;
 
 use super::*;
+use crate::supervisor::wire::{Counters, Ended};
 
 const BOUNDS: Bounds = Bounds { active: 3, finished: 4, grace: Duration::from_secs(10) };
 
@@ -27,6 +28,11 @@ fn accept(table: &mut Table<u32>, name: &str, fence: Fence) -> Slot {
     }
 }
 
+/// Nothing but the end is known.
+fn found(end: Ended) -> Found {
+    Found { end, ..Found::default() }
+}
+
 fn exit(code: i32) -> Ended {
     Ended { at: 20, code, proven: true, ..Ended::default() }
 }
@@ -46,7 +52,7 @@ fn the_same_attempt_is_answered_again_and_started_once() {
     assert_eq!(again(&mut table), Ok(Accepted::Same(0)));
     table.started(slot, 1);
     assert_eq!(again(&mut table), Ok(Accepted::Same(0)));
-    table.ended(slot, exit(0));
+    table.ended(slot, found(exit(0)));
     assert_eq!(again(&mut table), Ok(Accepted::Same(0)), "also after its end");
 }
 
@@ -62,9 +68,9 @@ fn newer_attempts_replace_finished_ones_only() {
     assert_eq!(run(&mut table, fence(1, 7)), older(fence(1, 7)));
     assert_eq!(run(&mut table, fence(2, 6)), older(fence(2, 6)));
     assert_eq!(run(&mut table, fence(0, 0)), older(fence(0, 0)));
-    table.ended(slot, exit(1));
+    table.ended(slot, found(exit(1)));
     assert!(matches!(run(&mut table, fence(2, 8)), Ok(Accepted::New { .. })), "handed back, bound again");
-    assert_eq!(table.ended(slot, exit(0)), [], "a late event of the replaced one");
+    assert_eq!(table.ended(slot, found(exit(0))), [], "a late event of the replaced one");
     assert_eq!(table.stale(), 1);
 }
 
@@ -75,7 +81,7 @@ fn clients_without_attempts_replace_what_has_finished() {
     table.started(slot, 1);
     let again = table.execute(&id("a"), fence(0, 0), Limits::default(), || 0);
     assert_eq!(again, Ok(Accepted::Same(0)));
-    table.ended(slot, exit(1));
+    table.ended(slot, found(exit(1)));
     accept(&mut table, "a", fence(0, 0));
 }
 
@@ -88,7 +94,7 @@ fn stop_cause_is_that_of_the_stop_only_if_it_reached_the_command() {
         table.started(slot, 1);
         let actions = table.cancel(&id("a"), fence(1, 1), StopCause::Cancelled, None).expect("cancels");
         assert_eq!(actions, [Action::Signal(slot, 15), Action::Arm(slot, Timer::Kill, BOUNDS.grace)]);
-        table.ended(slot, end);
+        table.ended(slot, found(end));
         assert_eq!(outcome(&table, "a").cause, cause);
     }
 }
@@ -106,7 +112,7 @@ fn cancel_is_idempotent_keeps_the_first_cause_and_may_shorten_the_grace() {
     assert_eq!(cancel(StopCause::Cancelled, 9), []);
     assert_eq!(cancel(StopCause::Cancelled, 1), [Action::Arm(slot, Timer::Kill, Duration::from_secs(1))]);
     assert_eq!(table.timer(slot, Timer::Kill), [Action::Kill(slot)]);
-    table.ended(slot, Ended { signal: 9, stopped: true, ..exit(0) });
+    table.ended(slot, found(Ended { signal: 9, stopped: true, ..exit(0) }));
     assert_eq!(outcome(&table, "a").cause, StopCause::Evicted);
     assert_eq!(table.cancel(&id("a"), fence(1, 1), StopCause::Cancelled, None), Ok(vec![]));
     assert_eq!(table.timer(slot, Timer::Kill), []);
@@ -151,7 +157,7 @@ fn the_end_of_time_is_a_timeout_and_a_warning_comes_before() {
     assert_eq!(table.timer(slot, Timer::Warn(10)), [Action::Signal(slot, 10)]);
     assert_eq!(table.timer(slot, Timer::End)[0], Action::Signal(slot, 15));
     assert_eq!(table.timer(slot, Timer::Warn(10)), [], "no warning after the end");
-    table.ended(slot, Ended { signal: 15, stopped: true, ..exit(0) });
+    table.ended(slot, found(Ended { signal: 15, stopped: true, ..exit(0) }));
     assert_eq!(outcome(&table, "a").cause, StopCause::Timeout);
 }
 
@@ -170,16 +176,44 @@ fn forget_refuses_what_runs_and_knows_no_unknown() {
 }
 
 #[test]
+fn a_broken_bound_ends_it_and_is_told_unless_something_else_ended_it_first() {
+    let breach = || Breach { cause: StopCause::PidsExceeded, message: "too many".into() };
+    let mut table = table();
+    // Seen while it runs: it is killed, at once.
+    let slot = accept(&mut table, "seen", fence(1, 1));
+    table.started(slot, 1);
+    assert_eq!(table.exceeded(slot, breach()), [Action::Arm(slot, Timer::Kill, Duration::ZERO)]);
+    assert_eq!(table.exceeded(slot, breach()), [], "once");
+    assert_eq!(table.timer(slot, Timer::Kill), [Action::Kill(slot)]);
+    table.ended(slot, found(Ended { signal: 9, stopped: true, ..exit(0) }));
+    let told = |outcome: Outcome| (outcome.cause, outcome.message);
+    assert_eq!(told(outcome(&table, "seen")), (StopCause::PidsExceeded, "too many".into()));
+    // Found at its end, whatever its exit code says.
+    let slot = accept(&mut table, "found", fence(1, 1));
+    table.started(slot, 1);
+    table.ended(slot, Found { breach: Some(breach()), ..found(exit(0)) });
+    assert_eq!(told(outcome(&table, "found")), (StopCause::PidsExceeded, "too many".into()));
+    // Stopped by somebody before.
+    let slot = accept(&mut table, "stopped", fence(1, 1));
+    table.started(slot, 1);
+    table.cancel(&id("stopped"), fence(1, 1), StopCause::Cancelled, None).expect("running");
+    assert_eq!(table.exceeded(slot, breach()), []);
+    let end = Ended { signal: 15, stopped: true, ..exit(0) };
+    table.ended(slot, Found { breach: Some(breach()), ..found(end) });
+    assert_eq!(outcome(&table, "stopped").cause, StopCause::Cancelled);
+}
+
+#[test]
 fn room_is_bounded_and_a_stopping_server_takes_nothing_new() {
     let mut table = table();
     let slots: Vec<_> = ["a", "b", "c"].map(|name| accept(&mut table, name, fence(1, 1))).into();
     let run = |table: &mut Table<u32>, name| table.execute(&id(name), fence(1, 1), Limits::default(), || 0);
     assert_eq!(run(&mut table, "d"), Err(Refusal::Full { active: 3 }));
     for slot in slots {
-        table.ended(slot, exit(0));
+        table.ended(slot, found(exit(0)));
     }
     let slot = accept(&mut table, "d", fence(1, 1));
-    table.ended(slot, exit(0));
+    table.ended(slot, found(exit(0)));
     assert_eq!(run(&mut table, "e"), Err(Refusal::NotForgotten { finished: 4 }));
     let newer = table.execute(&id("d"), fence(2, 2), Limits::default(), || 0);
     assert!(matches!(newer, Ok(Accepted::New { .. })), "a retry takes the place of its finished attempt");
@@ -194,10 +228,11 @@ fn a_killed_supervisor_is_told_as_such_with_what_was_last_seen() {
     let slot = accept(&mut table, "a", fence(1, 1));
     table.started(slot, 1);
     let counters = Counters { user: 5, ..Counters::default() };
-    assert_eq!(table.sampled(slot, counters), [Action::Publish(slot)]);
-    table.lost(slot, 9, true);
+    let measured = Measured { rusage: Some(counters), ..Measured::default() };
+    assert_eq!(table.sampled(slot, measured), [Action::Publish(slot)]);
+    table.lost(slot, 9, true, GroupCounters::default());
     let outcome = outcome(&table, "a");
-    assert_eq!((outcome.cause, outcome.counters), (StopCause::ServerLost, Some(counters)));
+    assert_eq!((outcome.cause, outcome.measured.rusage), (StopCause::ServerLost, Some(counters)));
 }
 
 /// Something that happens; small numbers, so that ids, fences and slots meet often.
@@ -269,9 +304,9 @@ impl Model {
             }
             Event::Started(slot) => table.started(Slot(slot), 2),
             Event::StartFailed(slot) => table.start_failed(Slot(slot), 3, 127, String::new()),
-            Event::Ended(slot, stopped) => table.ended(Slot(slot), Ended { stopped, ..exit(0) }),
-            Event::Lost(slot) => table.lost(Slot(slot), 4, true),
-            Event::Sampled(slot) => table.sampled(Slot(slot), Counters::default()),
+            Event::Ended(slot, stopped) => table.ended(Slot(slot), found(Ended { stopped, ..exit(0) })),
+            Event::Lost(slot) => table.lost(Slot(slot), 4, true, GroupCounters::default()),
+            Event::Sampled(slot) => table.sampled(Slot(slot), Measured::default()),
             Event::Cancel(name, fence) => table
                 .cancel(&id(&name.to_string()), fence, StopCause::Cancelled, Some(grace))
                 .unwrap_or_default(),

@@ -7,7 +7,9 @@ use std::time::Duration;
 
 use kruntimes_proto::v1::StopCause;
 
-use crate::supervisor::wire::Counters;
+use crate::isolation::Breach;
+use crate::supervisor::wire::Ended;
+use crate::usage::Measured;
 
 /// An opaque id, checked to be 1..=128 bytes of `[A-Za-z0-9._-]`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -106,15 +108,26 @@ pub(crate) struct Entry<P> {
 #[derive(Debug)]
 pub(crate) enum State {
     Starting { stop: Option<Stop> },
-    Running { started_at: i64, stop: Option<Stop>, sample: Option<Counters> },
+    Running { started_at: i64, stop: Option<Stop>, sample: Option<Box<Measured>> },
     Finished(Box<Outcome>),
 }
 
 /// That an execution must end, and why.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Stop {
     pub cause: StopCause,
     pub grace: Duration,
+    /// What the cause alone does not say.
+    pub message: String,
+}
+
+/// The end of an execution as its task found it: from its supervisor, its control groups and its folder.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Found {
+    pub end: Ended,
+    pub measured: Measured,
+    /// A bound that it broke, which ended it whether or not it noticed.
+    pub breach: Option<Breach>,
 }
 
 /// How an execution ended; never changes. Times in Unix microseconds, 0 = never.
@@ -127,7 +140,7 @@ pub(crate) struct Outcome {
     pub message: String,
     pub started_at: i64,
     pub finished_at: i64,
-    pub counters: Option<Counters>,
+    pub measured: Measured,
     /// Nothing of it is left, by the kernel's word.
     pub proven: bool,
 }
@@ -141,7 +154,7 @@ impl Outcome {
             message: String::new(),
             started_at: 0,
             finished_at: at,
-            counters: None,
+            measured: Measured::default(),
             proven: true,
         }
     }

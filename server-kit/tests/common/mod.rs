@@ -2,6 +2,7 @@
 #![allow(clippy::expect_used, clippy::unwrap_used, clippy::panic, reason = "a test fails by panic")]
 #![allow(dead_code, reason = "each test file uses a part")]
 
+pub mod groups;
 pub mod place;
 
 use std::future::Future;
@@ -45,6 +46,8 @@ pub struct TestServer {
     pub session: Session,
     pub runtime: RuntimeClient<Proved>,
     pub events: RuntimeEventsClient<Proved>,
+    /// Removed last.
+    pub groups: groups::Groups,
 }
 
 pub type Proved = InterceptedService<Channel, Session>;
@@ -75,6 +78,7 @@ pub fn command(program: &Path, dir: &Path, args: &[&str]) -> Command {
         .args(["--port=0", "--bind-address=127.0.0.1"])
         .arg(format!("--work-dir={}", dir.join("work").display()))
         .arg(format!("--socket-dir={}", dir.join("run").display()))
+        .arg(format!("--cgroup-parent={}", groups::parent(dir).display()))
         .args(args)
         .env("KRUNTIME_LOG", "warn")
         .stdin(Stdio::null());
@@ -109,7 +113,8 @@ impl TestServer {
         let (channel, session) = authenticate(&dir.path().join("run"), [0xab; 32]).await;
         let runtime = RuntimeClient::with_interceptor(channel.clone(), session.clone());
         let events = RuntimeEventsClient::with_interceptor(channel, session.clone());
-        Self { child, dir, session, runtime, events }
+        let groups = groups::Groups::of(dir.path());
+        Self { child, dir, session, runtime, events, groups }
     }
 
     pub fn socket_dir(&self) -> PathBuf {

@@ -1,0 +1,327 @@
+//! The group of one Run: its bounds, its counters, its end.
+
+use std::fs;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::Sender;
+
+use super::mounts::{Controller, Version};
+use super::tree::{self, words};
+use super::{Bounds, Chore};
+
+/// The groups of one Run, one in each tree. Made once, used once, removed by the server's own thread.
+#[derive(Debug)]
+pub(crate) struct Leaf {
+    dirs: Vec<Dir>,
+    /// What its supervisor gets, until it is handed over.
+    entrance: Option<Entrance>,
+    retire: Sender<Chore>,
+}
+
+/// A group in one tree.
+#[derive(Clone, Debug)]
+pub(super) struct Dir {
+    pub version: Version,
+    pub controllers: Vec<Controller>,
+    pub path: PathBuf,
+}
+
+/// Descriptors through which a process gets in, and everything in it ends.
+#[derive(Debug)]
+pub(crate) struct Entrance {
+    /// The directory in version 2.
+    pub directory: Option<OwnedFd>,
+    /// The directory in the freezer hierarchy, for machines without version 2.
+    pub freezer: Option<OwnedFd>,
+    /// `tasks` of each version 1 group: a thread that writes 0 there moves itself without the lock that
+    /// `cgroup.procs` takes, and a child before exec has one thread.
+    pub tasks: Vec<OwnedFd>,
+}
+
+/// What the kernel counted for one Run. `None` is what no controller counts here.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct GroupCounters {
+    /// Microseconds.
+    pub user: Option<u64>,
+    /// Microseconds.
+    pub system: Option<u64>,
+    /// Periods in which it wanted more CPU than its limit.
+    pub throttled_periods: Option<u64>,
+    /// Microseconds, summed over its threads.
+    pub throttled: Option<u64>,
+    /// Bytes at most, page cache included, as the limit counts.
+    pub memory_peak: Option<u64>,
+    /// Processes that the kernel killed for want of memory.
+    pub oom_kills: Option<u64>,
+    /// Whether its own limit was the cause.
+    pub oom_own: Option<bool>,
+    /// Bytes from block devices.
+    pub read: Option<u64>,
+    /// Bytes to block devices.
+    pub written: Option<u64>,
+    pub pids_peak: Option<u64>,
+    /// Forks that the limit refused.
+    pub pids_refused: Option<u64>,
+}
+
+impl Leaf {
+    /// Makes the directories and opens what a child needs.
+    pub(super) fn make(dirs: Vec<Dir>, retire: Sender<Chore>) -> io::Result<Self> {
+        // From here on it is removed when it is dropped, also when it was only made in part.
+        let mut leaf = Self { dirs, entrance: None, retire };
+        for dir in &leaf.dirs {
+            fs::create_dir(&dir.path)?;
+            if dir.version == Version::V2 && dir.controllers.contains(&Controller::Memory) {
+                // One Run is one unit, and its limit is on memory, wherever that lies.
+                fs::write(dir.path.join("memory.oom.group"), "1")?;
+                write_optional(&dir.path.join("memory.swap.max"), "0")?;
+            }
+        }
+        let directory = leaf.find(|dir| dir.version == Version::V2).map(open_directory).transpose()?;
+        let mut freezer = None;
+        if directory.is_none() {
+            freezer = leaf.dir(Controller::Freezer).map(open_directory).transpose()?;
+        }
+        let v1 = leaf.dirs.iter().filter(|dir| dir.version == Version::V1);
+        let tasks = v1.map(|dir| open_tasks(&dir.path)).collect::<io::Result<_>>()?;
+        leaf.entrance = Some(Entrance { directory, freezer, tasks });
+        Ok(leaf)
+    }
+
+    fn find(&self, wanted: impl Fn(&Dir) -> bool) -> Option<&Path> {
+        self.dirs.iter().find(|dir| wanted(dir)).map(|dir| dir.path.as_path())
+    }
+
+    fn of(&self, controller: Controller) -> Option<(Version, &Path)> {
+        let dir = self.dirs.iter().find(|dir| dir.controllers.contains(&controller))?;
+        Some((dir.version, &dir.path))
+    }
+
+    /// The Run's group of that controller, for axes that bound something else with it.
+    pub(crate) fn dir(&self, controller: Controller) -> Option<&Path> {
+        self.of(controller).map(|(_, path)| path)
+    }
+
+    /// For the supervisor; only once.
+    pub(crate) fn entrance(&mut self) -> Option<Entrance> {
+        self.entrance.take()
+    }
+
+    /// Sets the bounds. The error names the file. In version 1 each is read back, since some kernels take
+    /// a value and keep another.
+    pub(crate) fn bound(&self, bounds: &Bounds) -> Result<(), (PathBuf, io::Error)> {
+        if let (Some((version, dir)), Some(bytes)) = (self.of(Controller::Memory), bounds.memory) {
+            match version {
+                Version::V2 => put(&dir.join("memory.max"), &bytes.to_string())?,
+                Version::V1 => {
+                    put_bytes(&dir.join("memory.limit_in_bytes"), bytes)?;
+                    // Memory and swap together; only where swap is accounted.
+                    let both = dir.join("memory.memsw.limit_in_bytes");
+                    if both.exists() {
+                        put_bytes(&both, bytes)?;
+                    }
+                }
+            }
+        }
+        if let (Some((_, dir)), Some(pids)) = (self.of(Controller::Pids), bounds.pids) {
+            put(&dir.join("pids.max"), &pids.to_string())?;
+        }
+        if let Some((version, dir)) = self.of(Controller::Cpu) {
+            bound_cpu(version, dir, bounds)?;
+        }
+        Ok(())
+    }
+
+    /// What the kernel counted so far.
+    pub(crate) fn counters(&self) -> GroupCounters {
+        let mut counters = self.events();
+        self.cpu(&mut counters);
+        if let Some(dir) = self.dir(Controller::Io) {
+            (counters.read, counters.written) = bytes_moved(&dir.join("io.stat"));
+        }
+        counters
+    }
+
+    /// Of the counters those that tell of a broken bound.
+    pub(crate) fn events(&self) -> GroupCounters {
+        let mut counters = GroupCounters::default();
+        if let Some((version, dir)) = self.of(Controller::Memory) {
+            let events = match version {
+                Version::V2 => "memory.events",
+                Version::V1 => "memory.oom_control",
+            };
+            let peak = match version {
+                Version::V2 => "memory.peak",
+                Version::V1 => "memory.max_usage_in_bytes",
+            };
+            counters.memory_peak = number(&dir.join(peak));
+            counters.oom_kills = keyed(&dir.join(events), "oom_kill");
+            counters.oom_own = match version {
+                Version::V2 => keyed(&dir.join(events), "oom").map(|times| times > 0),
+                // `memory.failcnt` stays 0 on new kernels.
+                Version::V1 => counters
+                    .memory_peak
+                    .zip(number(&dir.join("memory.limit_in_bytes")))
+                    .map(|(peak, limit)| peak >= limit),
+            };
+        }
+        if let Some((_, dir)) = self.of(Controller::Pids) {
+            counters.pids_peak = number(&dir.join("pids.peak"));
+            counters.pids_refused = keyed(&dir.join("pids.events"), "max");
+        }
+        counters
+    }
+
+    fn cpu(&self, counters: &mut GroupCounters) {
+        // Version 2 counts CPU time in every group, whatever is enabled.
+        if let Some(dir) = self.find(|dir| dir.version == Version::V2) {
+            let file = dir.join("cpu.stat");
+            counters.user = keyed(&file, "user_usec");
+            counters.system = keyed(&file, "system_usec");
+        } else if let Some(dir) = self.dir(Controller::CpuAcct) {
+            counters.user = number(&dir.join("cpuacct.usage_user")).map(|nanos| nanos / 1000);
+            counters.system = number(&dir.join("cpuacct.usage_sys")).map(|nanos| nanos / 1000);
+        }
+        if let Some((version, dir)) = self.of(Controller::Cpu) {
+            let file = dir.join("cpu.stat");
+            counters.throttled_periods = keyed(&file, "nr_throttled");
+            counters.throttled = match version {
+                Version::V2 => keyed(&file, "throttled_usec"),
+                Version::V1 => keyed(&file, "throttled_time").map(|nanos| nanos / 1000),
+            };
+        }
+    }
+
+    /// Whether no process is left in any of its groups.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.dirs.iter().all(|dir| match dir.version {
+            Version::V2 => keyed(&dir.path.join("cgroup.events"), "populated") == Some(0),
+            Version::V1 => words(&dir.path.join("cgroup.procs")).is_empty(),
+        })
+    }
+
+    /// Whether everything in it can be ended at once.
+    pub(super) fn can_kill(&self) -> bool {
+        self.find(|dir| dir.version == Version::V2).is_some_and(|dir| dir.join("cgroup.kill").exists())
+    }
+
+    /// One try to end whatever is in it.
+    pub(crate) fn end(&self) {
+        for dir in &self.dirs {
+            tree::end(&dir.path, dir.version);
+        }
+    }
+}
+
+impl Drop for Leaf {
+    fn drop(&mut self) {
+        // The thread is gone only when the whole tree is being removed.
+        let _ = self.retire.send(Chore::Remove(std::mem::take(&mut self.dirs)));
+    }
+}
+
+fn open_directory(path: &Path) -> io::Result<OwnedFd> {
+    Ok(fs::File::open(path)?.into())
+}
+
+fn open_tasks(path: &Path) -> io::Result<OwnedFd> {
+    Ok(fs::OpenOptions::new().write(true).open(path.join("tasks"))?.into())
+}
+
+/// The file is not there where the kernel has no swap accounting.
+fn write_optional(path: &Path, text: &str) -> io::Result<()> {
+    match fs::write(path, text) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        other => other,
+    }
+}
+
+fn bound_cpu(version: Version, dir: &Path, bounds: &Bounds) -> Result<(), (PathBuf, io::Error)> {
+    if let Some((quota, period)) = bounds.cpu_quota() {
+        match version {
+            Version::V2 => put(&dir.join("cpu.max"), &format!("{quota} {period}"))?,
+            Version::V1 => {
+                put(&dir.join("cpu.cfs_period_us"), &period.to_string())?;
+                put(&dir.join("cpu.cfs_quota_us"), &quota.to_string())?;
+            }
+        }
+    }
+    if let Some(shares) = bounds.cpu_shares {
+        match version {
+            Version::V2 => put(&dir.join("cpu.weight"), &weight(shares).to_string())?,
+            Version::V1 => put(&dir.join("cpu.shares"), &shares.to_string())?,
+        }
+    }
+    Ok(())
+}
+
+/// As the kubelet and runc map the shares of version 1 (2..=262144) to the weight of version 2 (1..=10000).
+fn weight(shares: u64) -> u64 {
+    1 + (shares.saturating_sub(2) * 9999) / 262_142
+}
+
+/// Writes a value and makes sure that it is the one that is kept.
+fn put(path: &Path, text: &str) -> Result<(), (PathBuf, io::Error)> {
+    let written = fs::write(path, text).and_then(|()| {
+        let kept = fs::read_to_string(path)?;
+        if kept.trim() == text { Ok(()) } else { Err(other_value(text, kept.trim())) }
+    });
+    written.map_err(|error| (path.to_owned(), error))
+}
+
+/// As [`put`], for amounts that the kernel rounds down to whole pages.
+fn put_bytes(path: &Path, bytes: u64) -> Result<(), (PathBuf, io::Error)> {
+    const LARGEST_PAGE: u64 = 64 * 1024;
+    let written = fs::write(path, bytes.to_string()).and_then(|()| {
+        let kept = number(path);
+        let near = kept.is_some_and(|kept| kept <= bytes && bytes - kept < LARGEST_PAGE);
+        if near { Ok(()) } else { Err(other_value(&bytes.to_string(), &format!("{kept:?}"))) }
+    });
+    written.map_err(|error| (path.to_owned(), error))
+}
+
+fn other_value(wanted: &str, kept: &str) -> io::Error {
+    io::Error::other(format!("the kernel keeps {kept} instead of {wanted}"))
+}
+
+fn number(path: &Path) -> Option<u64> {
+    fs::read_to_string(path).ok()?.trim().parse().ok()
+}
+
+/// The number behind `key` in a file of `key number` lines.
+fn keyed(path: &Path, key: &str) -> Option<u64> {
+    let text = fs::read_to_string(path).ok()?;
+    text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(' ')?.trim().parse().ok())
+}
+
+/// `MAJOR:MINOR rbytes=N wbytes=N ...` per device.
+fn bytes_moved(path: &Path) -> (Option<u64>, Option<u64>) {
+    let Ok(text) = fs::read_to_string(path) else { return (None, None) };
+    let sum = |key: &str| {
+        let values = text.lines().filter_map(|line| {
+            let (device, rest) = line.split_once(' ')?;
+            let value = rest.split(' ').find_map(|word| word.strip_prefix(key)?.parse::<u64>().ok())?;
+            Some((device, value))
+        });
+        total(values)
+    };
+    (Some(sum("rbytes=")), Some(sum("wbytes=")))
+}
+
+/// A device that lies on others is left out: they count the same bytes again.
+fn total<'a>(values: impl Iterator<Item = (&'a str, u64)>) -> u64 {
+    let stacked = |device: &str| {
+        let slaves = fs::read_dir(format!("/sys/dev/block/{device}/slaves"));
+        slaves.is_ok_and(|mut entries| entries.next().is_some())
+    };
+    values
+        .filter(|(_, value)| *value > 0)
+        .filter(|(device, _)| !stacked(device))
+        .map(|(_, value)| value)
+        .sum()
+}
+
+#[cfg(test)]
+#[path = "leaf_tests.rs"]
+mod tests;

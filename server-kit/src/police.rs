@@ -1,0 +1,200 @@
+//! Bounds that no kernel holds for a Run: looked at now and then, and a Run that broke one is ended.
+//!
+//! With control groups that is a refused fork, a process that version 1 ended for want of memory while
+//! others of the Run live on, and storage. Without them it is memory and processes as well.
+
+use std::os::unix::fs::{DirEntryExt as _, MetadataExt as _};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
+
+use crate::isolation::{Bounds, Breach, Confinement, GroupCounters, Leaf};
+use crate::supervisor::wire::Counters;
+
+/// Between two looks.
+const INTERVAL: Duration = Duration::from_millis(100);
+/// Walking a folder must not take more than this part of the time.
+const WALK_PART: u32 = 10;
+
+/// What is looked at for one Run.
+pub(crate) struct Police {
+    bounds: Bounds,
+    directory: PathBuf,
+    /// Its groups say what was refused.
+    events: bool,
+    /// The supervisor must measure.
+    policed: bool,
+    next: Option<Instant>,
+    walk: Walk,
+    storage_peak: Option<u64>,
+}
+
+/// The walk through a Run's folder.
+enum Walk {
+    Off,
+    From(Instant),
+    Now { since: Instant, task: JoinHandle<u64> },
+}
+
+/// What to do.
+pub(crate) enum Finding {
+    /// Ask the supervisor for a sample.
+    Measure,
+    /// End it.
+    Broken(Breach),
+}
+
+impl Police {
+    /// From the moment at which the Run was handed over.
+    pub(crate) fn new(confinement: &Confinement, directory: &Path) -> Self {
+        let bounds = confinement.bounds;
+        let held = bounds.memory.is_some() || bounds.pids.is_some();
+        let events = held && confinement.leaf.is_some() && !confinement.policed;
+        let policed = held && confinement.policed;
+        let start = Instant::now() + INTERVAL;
+        let walk = if bounds.storage.is_some() { Walk::From(start) } else { Walk::Off };
+        let next = (events || policed).then_some(start);
+        Self { bounds, directory: directory.to_owned(), events, policed, next, walk, storage_peak: None }
+    }
+
+    /// Returns when there is something to do; never when nothing is to be policed. Can be cancelled.
+    pub(crate) async fn look(&mut self, leaf: Option<&Leaf>) -> Finding {
+        loop {
+            let next = async {
+                match self.next {
+                    Some(at) => tokio::time::sleep_until(at).await,
+                    None => std::future::pending().await,
+                }
+            };
+            let walked = async {
+                match &mut self.walk {
+                    Walk::Off => std::future::pending().await,
+                    Walk::From(at) => {
+                        tokio::time::sleep_until(*at).await;
+                        None
+                    }
+                    Walk::Now { task, .. } => Some(task.await.unwrap_or(0)),
+                }
+            };
+            let used = tokio::select! {
+                () = next => {
+                    self.next = Some(Instant::now() + INTERVAL);
+                    if self.policed {
+                        return Finding::Measure;
+                    }
+                    match leaf.filter(|_| self.events).and_then(|leaf| self.refused(&leaf.events())) {
+                        Some(breach) => return Finding::Broken(breach),
+                        None => continue,
+                    }
+                }
+                used = walked => used,
+            };
+            if let Some(breach) = self.walked(used) {
+                return Finding::Broken(breach);
+            }
+        }
+    }
+
+    /// A walk is due, or brought a number.
+    fn walked(&mut self, used: Option<u64>) -> Option<Breach> {
+        let now = Instant::now();
+        let Some(used) = used else {
+            let directory = self.directory.clone();
+            self.walk =
+                Walk::Now { since: now, task: tokio::task::spawn_blocking(move || occupied(&directory)) };
+            return None;
+        };
+        if let Walk::Now { since, .. } = self.walk {
+            self.walk = Walk::From(now + INTERVAL.max((now - since) * WALK_PART));
+        }
+        self.stored(used)
+    }
+
+    fn stored(&mut self, used: u64) -> Option<Breach> {
+        self.storage_peak = Some(self.storage_peak.unwrap_or(0).max(used));
+        (used > self.bounds.storage?).then(|| self.bounds.too_much_storage(self.storage_peak))
+    }
+
+    /// What the groups of a Run say about its bounds.
+    fn refused(&self, counters: &GroupCounters) -> Option<Breach> {
+        if counters.oom_kills.is_some_and(|times| times > 0) {
+            return Some(self.bounds.out_of_memory(counters.memory_peak, counters.oom_own.unwrap_or(true)));
+        }
+        let refused = self.bounds.pids.is_some() && counters.pids_refused.is_some_and(|times| times > 0);
+        refused.then(|| self.bounds.too_many_processes(counters.pids_peak))
+    }
+
+    /// The supervisor measured.
+    pub(crate) fn sampled(&self, counters: &Counters) -> Option<Breach> {
+        if !self.policed {
+            return None;
+        }
+        if self.bounds.memory.is_some_and(|limit| counters.resident_bytes > limit) {
+            return Some(self.bounds.out_of_memory(Some(counters.resident_bytes), true));
+        }
+        let crowd = self.bounds.pids.is_some_and(|limit| counters.tasks > limit);
+        crowd.then(|| self.bounds.too_many_processes(Some(counters.tasks)))
+    }
+
+    /// The most that was stored so far.
+    pub(crate) fn storage(&self) -> Option<u64> {
+        self.storage_peak
+    }
+
+    /// Everything has ended: what it broke, and the most that it stored.
+    pub(crate) async fn last_look(mut self, counters: &GroupCounters) -> (Option<Breach>, Option<u64>) {
+        let mut breach = self.refused(counters);
+        if self.bounds.storage.is_some() {
+            let directory = std::mem::take(&mut self.directory);
+            let used = tokio::task::spawn_blocking(move || occupied(&directory)).await.unwrap_or(0);
+            let stored = self.stored(used);
+            breach = breach.or(stored);
+        }
+        (breach, self.storage_peak)
+    }
+}
+
+/// Bytes on the disk of everything below `directory` on its own file system; links are not followed. A file
+/// with several names there counts once for each.
+fn occupied(directory: &Path) -> u64 {
+    let Ok(own) = std::fs::symlink_metadata(directory) else { return 0 };
+    let mut total = 0;
+    let mut open = vec![directory.to_owned()];
+    while let Some(folder) = open.pop() {
+        let Ok(entries) = std::fs::read_dir(&folder) else { continue };
+        for entry in entries.flatten() {
+            let Ok(metadata) = entry.metadata() else { continue };
+            if metadata.dev() != own.dev() || entry.ino() == own.ino() {
+                continue;
+            }
+            // Units of 512 bytes, whatever the file system's block size (stat(2)).
+            total += metadata.blocks() * 512;
+            if metadata.is_dir() {
+                open.push(entry.path());
+            }
+        }
+    }
+    total
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn storage_is_what_the_disk_holds_and_links_are_not_followed() {
+        let dir = tempfile::tempdir().expect("tempdir");
+        let outside = tempfile::tempdir().expect("tempdir");
+        std::fs::write(outside.path().join("big"), vec![1; 1 << 20]).expect("write");
+        std::fs::create_dir(dir.path().join("deep")).expect("folder");
+        std::fs::write(dir.path().join("deep/file"), vec![1; 100_000]).expect("write");
+        std::os::unix::fs::symlink(outside.path(), dir.path().join("link")).expect("link");
+        let sparse = std::fs::File::create(dir.path().join("sparse")).expect("file");
+        sparse.set_len(1 << 30).expect("length");
+        let used = occupied(dir.path());
+        assert!((100_000..300_000).contains(&used), "{used}");
+        assert_eq!(occupied(Path::new("/nowhere/at/all")), 0);
+    }
+}
