@@ -6,6 +6,7 @@
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a program for people")]
 
 mod bare;
+mod cli;
 mod figures;
 mod local;
 mod machine;
@@ -17,27 +18,9 @@ mod requests;
 mod runs;
 mod watch;
 
-use clap::{Parser, Subcommand};
-
-#[derive(Parser)]
-#[command(name = "cargo xtask bench", bin_name = "cargo xtask bench")]
-struct Cli {
-    #[command(subcommand)]
-    place: Place,
-}
-
-#[derive(Subcommand)]
-enum Place {
-    /// On a local platform of its own, which is started and stopped
-    Local(measure::Args),
-    /// On a Kubernetes node of its own, which is started and taken down; needs root
-    Node(measure::Args),
-}
+use clap::Parser as _;
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
-    match Cli::parse().place {
-        Place::Local(args) => local::run(args).await,
-        Place::Node(args) => node::run(args).await,
-    }
+    cli::Cli::parse().run().await
 }

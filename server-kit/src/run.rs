@@ -237,15 +237,9 @@ async fn serve(
         )
         .map(drop)
     };
-    // A connection that a client keeps open does not hold the server.
-    let forced = async {
-        stop.cancelled().await;
-        tokio::time::sleep(Duration::from_secs(1)).await;
-        Ok(())
-    };
     let result = tokio::select! {
         result = served => result,
-        result = forced => result,
+        () = overdue(&stop) => Ok(()),
     };
     if let Some(directory) = &settings.socket_dir {
         let _ = std::fs::remove_file(directory.join(SOCKET_FILE));
@@ -253,6 +247,12 @@ async fn serve(
     engine.pool.close();
     engine.ladder.close();
     result
+}
+
+/// Ends a little after the stop: a connection that a client keeps open does not hold the server.
+async fn overdue(stop: &CancellationToken) {
+    stop.cancelled().await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
 }
 
 fn router(

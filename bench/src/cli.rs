@@ -1,0 +1,29 @@
+//! The command line: where to measure.
+
+use clap::{Parser, Subcommand};
+
+use crate::{local, measure, node};
+
+#[derive(Parser)]
+#[command(name = "cargo xtask bench", bin_name = "cargo xtask bench")]
+pub struct Cli {
+    #[command(subcommand)]
+    place: Place,
+}
+
+#[derive(Subcommand)]
+enum Place {
+    /// On a local platform of its own, which is started and stopped
+    Local(measure::Args),
+    /// On a Kubernetes node of its own, which is started and taken down; needs root
+    Node(measure::Args),
+}
+
+impl Cli {
+    pub async fn run(self) -> anyhow::Result<()> {
+        match self.place {
+            Place::Local(args) => local::run(args).await,
+            Place::Node(args) => node::run(args).await,
+        }
+    }
+}
