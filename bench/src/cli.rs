@@ -2,7 +2,7 @@
 
 use clap::{Parser, Subcommand};
 
-use crate::{local, measure, node};
+use crate::{local, measure, node, scale};
 
 #[derive(Parser)]
 #[command(name = "cargo xtask bench", bin_name = "cargo xtask bench")]
@@ -17,6 +17,8 @@ enum Place {
     Local(measure::Args),
     /// On a Kubernetes node of its own, which is started and taken down; needs root
     Node(measure::Args),
+    /// Scheduler and controller alone: a real API server, simulated Pods, a long queue
+    Scale(scale::Args),
 }
 
 impl Cli {
@@ -24,6 +26,7 @@ impl Cli {
         match self.place {
             Place::Local(args) => local::run(args).await,
             Place::Node(args) => node::run(args).await,
+            Place::Scale(args) => scale::run(args).await,
         }
     }
 }

@@ -16,6 +16,7 @@ mod platform;
 mod processes;
 mod requests;
 mod runs;
+mod scale;
 mod watch;
 
 use clap::Parser as _;

@@ -9,7 +9,7 @@ use crate::command;
 #[derive(Debug, clap::Args)]
 #[command(disable_help_flag = true)]
 pub struct Args {
-    /// `local|node [--json FILE] [--runs N]`; `cargo xtask bench --help` says more
+    /// `local|node|scale [--json FILE] [--runs N]`; `cargo xtask bench --help` says more
     #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
     arguments: Vec<String>,
 }

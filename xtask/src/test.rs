@@ -38,7 +38,7 @@ enum Suite {
     Node,
 }
 
-const LOCAL: &[&str] = &["--test", "local", "--test", "local_faults"];
+const LOCAL: &[&str] = &["--test", "local", "--test", "local_faults", "--test", "leaders"];
 const NODE: &[&str] = &["--test", "node"];
 
 pub fn run(workspace: &Workspace, args: &Args) -> Result<ExitCode> {

@@ -48,6 +48,12 @@ impl ApiServer {
         &self.kubeconfig
     }
 
+    /// etcd and kube-apiserver: name and process id.
+    pub fn processes(&self) -> Vec<(&'static str, u32)> {
+        let components = self.node.components().into_iter();
+        components.filter_map(|(name, process)| Some((name, process?.pid))).collect()
+    }
+
     /// A kubectl that talks to this server: arguments are to be added.
     pub fn kubectl(&self) -> Result<Command> {
         self.node.kubectl()

@@ -31,7 +31,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("kruntimes-gen", &["kruntimes-api", "kruntimes-core", "kruntimes-proto", "krt"]),
     ("kruntimes-node", &[]),
     ("kruntimes-vm", &[]),
-    ("kruntimes-bench", &["kruntimes-api", "kruntimes-node"]),
+    ("kruntimes-bench", &["kruntimes-api", "kruntimes-core", "kruntimes-node"]),
 ];
 
 /// Packages of the tests: they may import anything, and nothing imports them.
