@@ -16,6 +16,8 @@ use crate::platform::RUNTIME;
 use crate::processes::{self, Process};
 use crate::requests::Requests;
 
+/// What takes part.
+const PROGRAMS: [&str; 4] = ["scheduler", "controller", "runtimed", "bash-server"];
 const PODS: f64 = 2.0;
 /// How long nothing is submitted while requests are counted: several heartbeats.
 const IDLE: Duration = Duration::from_secs(60);
@@ -40,7 +42,7 @@ impl Cluster {
         std::fs::create_dir_all(&parent)?;
         let folder = tempfile::Builder::new().prefix("bench-").tempdir_in(&parent)?.keep();
         let cluster = Self { node: Some(Node::up(&folder, Mode::Full)?) };
-        kruntimes_node::load(cluster.node()?, &[], &Programs::Folder(programs))?;
+        kruntimes_node::load(cluster.node()?, &PROGRAMS.map(str::to_owned), &Programs::Folder(programs))?;
         let platform = ["install", "kruntimes", "--namespace=kruntimes-system", "--create-namespace"];
         cluster.helm("kruntimes", &platform)?;
         let slots = ["install", RUNTIME, "--namespace=default", "--set=replicas=2,capacity.runs=64"];

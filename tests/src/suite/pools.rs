@@ -84,28 +84,34 @@ async fn cannot_come_up(cluster: Cluster) -> anyhow::Result<()> {
         }
         container
     };
+    let none = json!({});
+    let hard = json!({"isolation": {"require": {"limits": "Hard"}}});
+    let huge = json!({"resources": {"requests": {"cpu": "1000"}}});
     let cases = [
         (
             "missing",
             with(json!({"image": "localhost/no-such-image:1"})),
+            &none,
             &["ImagePullFailed"][..],
             "no-such-image",
         ),
         (
             "crashing",
             with(json!({"command": ["/bin/false"]})),
+            &none,
             &["CrashLooping", "ContainerFailed"],
             "code 1",
         ),
-        (
-            "huge",
-            with(json!({"resources": {"requests": {"cpu": "1000"}}})),
-            &["Unschedulable"],
-            "Insufficient cpu",
-        ),
+        ("huge", with(huge), &none, &["Unschedulable"], "Insufficient cpu"),
+        // An ordinary Pod may not make cgroups.
+        ("strict", with(json!({})), &hard, &["IsolationMissing"], "isolation.require.limits"),
     ];
-    for (name, container, reasons, word) in cases {
-        let runtime = json!({"metadata": {"name": name}, "spec": {"replicas": 1, "template": {"spec": {"containers": [container]}}}});
+    for (name, container, more, reasons, word) in cases {
+        let mut spec = json!({"replicas": 1, "template": {"spec": {"containers": [container]}}});
+        for (name, value) in more.as_object().into_iter().flatten() {
+            spec[name] = value.clone();
+        }
+        let runtime = json!({"metadata": {"name": name}, "spec": spec});
         cluster.runtimes().create(&PostParams::default(), &serde_json::from_value(runtime)?).await?;
         eventually(&format!("{name} to say {reasons:?} with {word:?}"), || async {
             let status = cluster.runtimes().get(name).await?.status.unwrap_or_default();
