@@ -231,6 +231,12 @@ fn p95(times: &mut [i64]) -> i64 {
     times[(times.len() - 1) * 95 / 100]
 }
 
+/// Whether limits are held by measuring several times a second, and not by the kernel.
+fn is_policed(status: &StatusResponse) -> bool {
+    let axes = status.isolation.iter().flat_map(|isolation| &isolation.axes);
+    axes.filter(|axis| axis.axis == "limits").any(|axis| axis.mechanism == "policing")
+}
+
 /// Attacks and neighbours in `LANES` lanes. Each trial is one attack with two honest Runs beside it.
 const LANES: usize = 3;
 
@@ -259,7 +265,10 @@ async fn mixture(
                 }
                 let status = hand.end(&id).await;
                 if let Some(before) = tried.get(attack.name).filter(|_| attack.name != "cpu") {
-                    assert_eq!(seen(&status), *before, "{} in trial {trial}: {status:?}", attack.name);
+                    let now = seen(&status);
+                    // What is only looked at now and then is caught or missed by chance.
+                    let by_chance = attack.axis == "limits" && is_policed(&status);
+                    assert!(by_chance || now == *before, "{} in trial {trial}: {status:?}", attack.name);
                 }
             }
             times
