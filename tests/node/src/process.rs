@@ -26,7 +26,8 @@ impl Process {
         let mut fields = stat.rsplit_once(')')?.1.split_ascii_whitespace();
         let state = fields.next()?;
         let started = fields.nth(18)?.parse().ok()?;
-        (!matches!(state, "Z" | "X")).then_some(Self { pid, started })
+        let has_ended = matches!(state, "Z" | "X") && threads(pid) <= 1;
+        (!has_ended).then_some(Self { pid, started })
     }
 
     pub fn is_alive(self) -> bool {
@@ -75,6 +76,11 @@ impl Process {
             Ok((!self.is_alive()).then_some(()))
         })
     }
+}
+
+/// A process whose first thread has ended holds its sockets until the others have, too.
+fn threads(pid: u32) -> usize {
+    fs::read_dir(format!("/proc/{pid}/task")).map_or(0, Iterator::count)
 }
 
 /// Runs a command to its end and gives what it printed; a failure carries the end of its stderr.
