@@ -1,5 +1,6 @@
 //! From Execute to exec beside a bare spawn, on one machine in one run:
-//! `cargo run -p server-kit --examples && cargo run -p server-kit --example bench [RUNS]` (build all examples first).
+//! `cargo run -p server-kit --examples && cargo run -p server-kit --example bench [RUNS [SERVER FLAG..]]` (build all
+//! examples first). Each execution has a folder of its own, made before it is asked for.
 //!
 //! Prints one flat JSON object; times in microseconds.
 //! `bare` is the standard library's spawn (`posix_spawn`, which suspends its caller instead of copying it);
@@ -15,7 +16,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use common::{TestServer, job};
 use kruntimes_proto::v1::watch_event::Event;
-use kruntimes_proto::v1::{WatchEvent, WatchRequest};
+use kruntimes_proto::v1::{ExecuteRequest, WatchEvent, WatchRequest};
 use tonic::Streaming;
 
 const PROGRAM: &str = "/bin/true";
@@ -72,13 +73,21 @@ async fn ended(watch: &mut Streaming<WatchEvent>) -> (i64, String) {
     }
 }
 
+fn in_folder(server: &TestServer, request: ExecuteRequest) -> ExecuteRequest {
+    let folder = server.work_dir().join(&request.id);
+    // It is there from the round before.
+    let _ = std::fs::create_dir(&folder);
+    ExecuteRequest { working_dir: folder.display().to_string(), ..request }
+}
+
 async fn kit(server: &mut TestServer, runs: usize) -> (Vec<u64>, Vec<u64>) {
     let mut watch = server.events.watch(WatchRequest {}).await.expect("watch").into_inner();
     let (mut exec, mut end) = (Vec::new(), Vec::new());
     for run in 0..runs {
         let id = format!("one-{run}");
+        let request = in_folder(server, job(&id, &[PROGRAM]));
         let (wall, start) = (now(), Instant::now());
-        server.execute(job(&id, &[PROGRAM])).await.expect("accepted");
+        server.execute(request).await.expect("accepted");
         let (started, _) = ended(&mut watch).await;
         end.push(micros(start.elapsed()));
         exec.push(u64::try_from(started - wall).unwrap_or(0));
@@ -94,7 +103,8 @@ async fn throughput(server: &mut TestServer, runs: usize, width: usize) -> f64 {
     let (mut begun, mut done) = (0, 0);
     while done < runs {
         while begun < runs && begun - done < width {
-            server.execute(job(&format!("many-{begun}"), &[PROGRAM])).await.expect("accepted");
+            let request = in_folder(server, job(&format!("many-{begun}"), &[PROGRAM]));
+            server.execute(request).await.expect("accepted");
             begun += 1;
         }
         let (_, id) = ended(&mut watch).await;
@@ -117,7 +127,10 @@ fn ratio(a: u64, b: u64) -> f64 {
 #[tokio::main(flavor = "current_thread")]
 async fn main() {
     let runs = std::env::args().nth(1).map_or(500, |text| text.parse().expect("a number of runs"));
-    let mut server = TestServer::start(&["--max-executions=1024"]).await;
+    let flags: Vec<String> = std::env::args().skip(2).collect();
+    let flags: Vec<&str> =
+        ["--max-executions=1024"].into_iter().chain(flags.iter().map(String::as_str)).collect();
+    let mut server = TestServer::start(&flags).await;
     kit(&mut server, 20).await;
     bare_spawns(20, bare);
     // In turns, so that what else the machine does hits both.

@@ -138,11 +138,12 @@ impl Drive {
     async fn start(&mut self) -> Result<Option<Started>, LaunchError> {
         self.lease()?;
         let launch = self.engine.author.launch(&self.job()).await?;
+        let fenced = self.engine.ladder.fencing().variables(&self.run.job().working_dir);
         let leased = self.leased.as_ref().map(Leased::env).unwrap_or_default();
         let mut command = self
             .run
             .request
-            .command(&launch, &self.engine.passed, leased)
+            .command(&launch, &self.engine.passed, fenced, leased)
             .map_err(|error| LaunchError::Invalid { field: error.field, message: error.message })?;
         let cwd = launch.cwd.as_deref().unwrap_or(&self.run.job().working_dir);
         self.tried = (launch.program.clone(), cwd.to_owned());
@@ -183,6 +184,7 @@ impl Drive {
             working_dir: &job.working_dir,
             resources: &job.resources,
             limits: &job.limits,
+            leased: self.run.allocation.get().map_or(&[], |allocation| &allocation.device_paths),
         };
         self.engine.ladder.confine(&subject, confinement)?;
         command.parts = std::mem::take(&mut confinement.parts);

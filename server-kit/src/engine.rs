@@ -249,7 +249,7 @@ impl Engine {
     /// An execution as it is now, with what it holds.
     fn told(&self, id: &ExecutionId, entry: &Entry<Arc<Run>>) -> StatusResponse {
         let now = unix_micros();
-        let mut status = status::status(id, entry, self.isolation(), now);
+        let mut status = status::status(id, entry, self.isolation(&entry.payload), now);
         if let Some(allocation) = entry.payload.allocation.get() {
             allocation.tell(&mut status, now);
         }
@@ -385,8 +385,8 @@ impl Engine {
         }
     }
 
-    fn isolation(&self) -> &v1::Isolation {
-        self.ladder.record()
+    fn isolation(&self, run: &Run) -> &v1::Isolation {
+        self.ladder.record_of(&run.job().working_dir)
     }
 
     fn inventory(&self) -> MutexGuard<'_, Inventory> {

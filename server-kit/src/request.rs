@@ -101,15 +101,18 @@ impl Request {
         Ok(Self { id, fence, job, limits, outputs: wire.outputs_path, artifacts: wire.artifacts_path })
     }
 
-    /// The job for the supervisor. The environment, weakest first: what passes from the server, the
-    /// author's, the Run's, the two paths that the caller decided, what tells of the Run's leases.
+    /// The job for the supervisor. The environment, weakest first: what passes from the server, what the
+    /// fences ask for, the author's, the Run's, the two paths that the caller decided, what tells of the
+    /// Run's leases.
     pub(crate) fn command(
         &self,
         launch: &Launch,
         passed: &PassList,
+        fenced: Vec<(&'static str, Vec<u8>)>,
         leased: Vec<(String, String)>,
     ) -> Result<wire::Job, Invalid> {
         let mut env: BTreeMap<Vec<u8>, Vec<u8>> = passed.variables();
+        env.extend(fenced.into_iter().map(|(name, value)| (name.into(), value)));
         for (name, value) in &launch.env {
             env.insert(name.as_bytes().to_vec(), value.as_bytes().to_vec());
         }

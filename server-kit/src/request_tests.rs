@@ -66,7 +66,8 @@ fn command(wire: ExecuteRequest, launch: &Launch) -> wire::Job {
     let server =
         [("PATH", "/server"), ("HOME", "/server"), ("SECRET", "x")].map(|(k, v)| (k.into(), v.into()));
     let passed = PassList::new(server.into_iter(), &[]);
-    check(wire).expect("accepted").command(launch, &passed, Vec::new()).expect("a command")
+    let fenced = ["HOME", "A", "TMPDIR"].map(|name| (name, b"/own".to_vec())).to_vec();
+    check(wire).expect("accepted").command(launch, &passed, fenced, Vec::new()).expect("a command")
 }
 
 #[test]
@@ -81,7 +82,10 @@ fn the_environment_of_the_run_wins() {
     let launch = Launch::new("sh").env("A", "author").env("B", "author");
     let env = command(wire, &launch).env;
     let env: Vec<_> = env.iter().map(|entry| entry.to_str().expect("text")).collect();
-    assert_eq!(env, ["A=run", "B=author", "HOME=/run", "KRUNTIME_OUTPUTS=/w/outputs", "PATH=/server"]);
+    assert_eq!(
+        env,
+        ["A=run", "B=author", "HOME=/run", "KRUNTIME_OUTPUTS=/w/outputs", "PATH=/server", "TMPDIR=/own"]
+    );
 }
 
 #[test]

@@ -123,7 +123,7 @@ pub fn run<S: Server>(server: S) -> ExitCode {
 fn start(
     settings: Settings,
     mut describe: DescribeResponse,
-    resources: Vec<Box<dyn ResourceProvider>>,
+    mut resources: Vec<Box<dyn ResourceProvider>>,
     author: Arc<dyn Author>,
 ) -> Result<(), RunError> {
     init_logging("runtime-server", settings.log_format)?;
@@ -137,14 +137,16 @@ fn start(
         idle: settings.idle_supervisors.into(),
     };
     // While there is one thread: a probe may fork.
-    let ladder = Ladder::open(&place);
+    let ladder = Ladder::open(&place, settings.wanted(with_paths(&mut resources)));
+    ladder.fencing().sweep();
     describe.isolation = Some(ladder.record().clone());
     let leases = open_leases(&settings, resources, &describe.instance_id)?;
     describe.accounting = usage::sources(ladder.counters());
     describe.accounting.extend(leases.sources());
     ladder.start().map_err(at("cannot start the thread of the control groups"))?;
     // Before the runtime: its threads must not be among what the nursery is started from.
-    let pool = Pool::start(settings.idle_supervisors.into()).map_err(at("cannot start the spawner"))?;
+    let pool = Pool::start(settings.idle_supervisors.into(), ladder.fencing().fences())
+        .map_err(at("cannot start the spawner"))?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .thread_stack_size(512 * 1024)
@@ -154,6 +156,12 @@ fn start(
     let result = runtime.block_on(serve(settings, describe, author, pool, ladder, leases));
     runtime.shutdown_timeout(Duration::from_millis(100));
     result
+}
+
+/// What the author's own resources have a path for.
+fn with_paths(resources: &mut [Box<dyn ResourceProvider>]) -> Vec<PathBuf> {
+    let devices = resources.iter_mut().flat_map(|provider| provider.discover().devices);
+    devices.filter(|device| device.id.starts_with('/')).map(|device| device.id.into()).collect()
 }
 
 /// Leases are written down in the folder that only server and sidecar share, where there is one.

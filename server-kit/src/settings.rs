@@ -5,12 +5,12 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::Parser;
+use clap::{Parser, ValueEnum};
 use kruntimes_daemon::{BIND_ADDRESS_ENV, LogFormat, parse_bind_ip};
 use kruntimes_proto::SOCKET_DIR_ENV;
 use kruntimes_resources::Definition;
 
-use crate::isolation::ParentFlag;
+use crate::isolation::{AtMost, IdRange, ParentFlag, Wanted};
 
 /// Flags of a Runtime Server. The baseline's `--port` and `--work-dir` are among them; its
 /// single-dash forms and logging flags are understood, the latter without effect.
@@ -63,6 +63,18 @@ pub struct Settings {
     /// What Runs can ask for here: JSON, a list of {name, kind, amount, devices, env}
     #[arg(long, env = RESOURCES_ENV, hide_env_values = true, default_value = "", value_name = "JSON", value_parser = definitions)]
     pub resources: Definitions,
+    /// The network of Runs: shared (the Pod's) or none
+    #[arg(long, env = "KRUNTIME_RUN_NETWORK", default_value = "shared", ignore_case = true)]
+    pub run_network: RunNetwork,
+    /// Folders that every Run may write to beside its own; comma-separated
+    #[arg(long, env = "KRUNTIME_SHARED_PATHS", value_name = "PATH", value_delimiter = ',')]
+    pub shared_path: Vec<PathBuf>,
+    /// User ids for Runs, one each, where this server may give them out
+    #[arg(long, env = "KRUNTIME_RUN_IDS", value_name = "FIRST-LAST", default_value_t = IdRange::DEFAULT)]
+    pub(crate) run_ids: IdRange,
+    /// Keeps a Run apart by this at most, for instance files=landlock; comma-separated, once per axis
+    #[arg(long, env = "KRUNTIME_ISOLATION", value_name = "AXIS=MECHANISM", value_delimiter = ',')]
+    pub(crate) isolation: Vec<AtMost>,
     /// json, text or auto
     #[arg(long, default_value_t = LogFormat::Auto)]
     pub log_format: LogFormat,
@@ -82,6 +94,33 @@ fn definitions(text: &str) -> Result<Definitions, String> {
     let definitions: Vec<Definition> = serde_json::from_str(text).map_err(|error| error.to_string())?;
     definitions.iter().try_for_each(Definition::check).map_err(|error| error.to_string())?;
     Ok(Definitions(definitions))
+}
+
+/// What of the network Runs see.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum RunNetwork {
+    /// The Pod's.
+    Shared,
+    /// Nothing but a loopback of their own.
+    None,
+}
+
+impl Settings {
+    /// What the ladder is to look for.
+    /// `leasable` is what Runs lease that has a path.
+    pub(crate) fn wanted(&self, mut leasable: Vec<PathBuf>) -> Wanted {
+        let defined = self.resources.0.iter().flat_map(|definition| &definition.devices);
+        leasable.extend(defined.filter(|id| id.starts_with('/')).map(PathBuf::from));
+        Wanted {
+            leasable,
+            work_dir: self.work_dir.clone(),
+            socket_dir: self.socket_dir.clone(),
+            shared: self.shared_path.clone(),
+            no_network: self.run_network == RunNetwork::None,
+            at_most: self.isolation.clone(),
+            ids: self.run_ids,
+        }
+    }
 }
 
 fn seconds(text: &str) -> Result<Duration, String> {

@@ -3,7 +3,19 @@
 //! Every rung either holds here or says why not. The best one that holds is what a Run gets; the
 //! reasons of the better ones that do not are told with it. A level is never what was wished for.
 //!
-//! How an axis plugs in, each in its own file:
+//! Limits and kill are groups that a process is put in, each in its own file. Files, devices, network and
+//! privileges are the fences: they are built from the same few mechanisms (namespaces, Landlock, seccomp,
+//! ids), which depend on each other and are prepared ahead of need, so they are chosen together.
+//!
+//! | module | owns |
+//! |---|---|
+//! | `choose` | which fences hold, by trying, and what is told of them; pure |
+//! | `trial` | the trying, in a forked child |
+//! | `fence` | the order in which they are put up: nursery, supervisor, the Run's process |
+//! | `fencing` | the server's side: ids and folders of Runs |
+//! | `places`, `landlock`, `mounts`, `network`, `seccomp`, `capabilities`, `ids`, `folder` | one mechanism each |
+//!
+//! How limits and kill plug in:
 //!
 //! 1. `rungs(place)` gives its [`Rung`]s, best first. [`Rung::probe`] *tries* (in a forked child where the
 //!    try would change this process); nothing is concluded from version numbers.
@@ -15,14 +27,22 @@
 //!    also ask for clone flags, which is how a namespace is made.
 
 mod bounds;
+mod capabilities;
 mod cgroup;
-mod devices;
-mod files;
+mod choose;
+mod fence;
+mod fencing;
+mod folder;
+mod ids;
 mod kill;
+mod landlock;
 mod limits;
+mod mounts;
 mod network;
 mod part;
-mod privileges;
+mod places;
+mod seccomp;
+mod trial;
 
 use std::collections::BTreeMap;
 use std::io;
@@ -37,6 +57,9 @@ use kruntimes_proto::v1::{Isolation, IsolationAxis, IsolationLevel};
 pub(crate) use bounds::{Bounds, Breach};
 pub(crate) use cgroup::ParentFlag;
 pub(crate) use cgroup::leaf::{GroupCounters, Leaf};
+pub(crate) use fence::{Admitted, Ahead, FenceError, Fences, Once, RunFence};
+pub(crate) use fencing::{Fencing, Wanted};
+pub(crate) use ids::IdRange;
 pub(crate) use part::{AxisStep, Crusher, Part, PartRef, Step, steps};
 
 /// What a rung protects. The order is the order of entry in the child: groups while the server's rights
@@ -63,6 +86,17 @@ impl Axis {
             Self::Devices => "devices",
             Self::Network => "network",
             Self::Privileges => "privileges",
+        }
+    }
+
+    /// What can be chosen by name, best first.
+    pub(crate) fn mechanisms(self) -> &'static [&'static str] {
+        match self {
+            Self::Limits | Self::Kill => &[],
+            Self::Files => &["mount-namespace", "landlock", "directory"],
+            Self::Devices => &["landlock", "variables"],
+            Self::Network => &["namespace", "seccomp", "landlock-tcp", "shared"],
+            Self::Privileges => &["own-uid", "seccomp", "no-new-privs"],
         }
     }
 }
@@ -92,6 +126,8 @@ pub(crate) struct Subject<'a> {
     pub resources: &'a BTreeMap<String, String>,
     /// Ceilings, name to Kubernetes quantity.
     pub limits: &'a BTreeMap<String, String>,
+    /// Devices and folders that it leased.
+    pub leased: &'a [PathBuf],
 }
 
 /// What one execution is put in, built up by all rungs.
@@ -149,12 +185,6 @@ pub(crate) trait Rung: Send + Sync {
     /// What it cannot do, as the reason why the level is no better.
     fn weakness(&self) -> String;
 
-    /// Whether a Run under it can reach nothing of the kit: its processes, its folder, the control groups.
-    /// Without a rung that says so no limit is [`IsolationLevel::Hard`]: a Run could lift its own.
-    fn guards_kit(&self) -> bool {
-        false
-    }
-
     /// Adds what one execution needs. On the way of every start: microseconds, no waiting.
     fn confine(&self, _run: &Subject<'_>, _confinement: &mut Confinement) -> Result<(), ConfineError> {
         Ok(())
@@ -163,34 +193,28 @@ pub(crate) trait Rung: Send + Sync {
 
 /// The rungs of this build, best first within an axis.
 fn rungs(place: &Place, groups: &Arc<Groups>) -> Vec<Arc<dyn Rung>> {
-    [
-        limits::rungs(place, groups),
-        kill::rungs(place, groups),
-        files::rungs(place),
-        devices::rungs(place),
-        network::rungs(place),
-        privileges::rungs(place),
-    ]
-    .concat()
+    [limits::rungs(place, groups), kill::rungs(place, groups)].concat()
 }
 
-/// What holds here: at most one rung per axis, and the record that tells of all.
+/// What holds here: at most one rung for limits and kill, the fences, and the records that tell of all.
 pub(crate) struct Ladder {
     held: Vec<Arc<dyn Rung>>,
-    record: Isolation,
+    fencing: Fencing,
+    /// For Runs with a folder of their own, and for those without.
+    records: [Isolation; 2],
     groups: Arc<Groups>,
 }
 
 impl Ladder {
     /// Looks what this place gives. Call while there is one thread: a probe may fork.
-    pub(crate) fn open(place: &Place) -> Self {
+    pub(crate) fn open(place: &Place, wanted: Wanted) -> Self {
         let groups = Groups::open(place);
-        Self::probe(&rungs(place, &groups), groups)
+        Self::probe(&rungs(place, &groups), groups, Fencing::find(wanted))
     }
 
     /// Probes every rung and takes the best that holds on each axis.
-    fn probe(rungs: &[Arc<dyn Rung>], groups: Arc<Groups>) -> Self {
-        let found = Axis::ALL.map(|axis| {
+    fn probe(rungs: &[Arc<dyn Rung>], groups: Arc<Groups>, fencing: Fencing) -> Self {
+        let found = [Axis::Limits, Axis::Kill].map(|axis| {
             let mut missing: Vec<String> = Vec::new();
             for rung in rungs.iter().filter(|rung| rung.axis() == axis) {
                 match rung.probe() {
@@ -200,10 +224,12 @@ impl Ladder {
             }
             (axis, None, missing)
         });
-        let guarded = found.iter().filter_map(|(_, rung, _)| rung.as_ref()).any(|rung| rung.guards_kit());
-        let axes = found.iter().map(|(axis, rung, missing)| told(*axis, rung.as_deref(), missing, guarded));
-        let record = Isolation { axes: axes.collect() };
-        Self { held: found.into_iter().filter_map(|(_, rung, _)| rung).collect(), record, groups }
+        let guarded = fencing.guards_kit();
+        let told = found.iter().map(|(axis, rung, missing)| told(*axis, rung.as_deref(), missing, guarded));
+        let told: Vec<_> = told.collect();
+        let record = |own| Isolation { axes: [told.as_slice(), fencing.held(own)].concat() };
+        let records = [record(true), record(false)];
+        Self { held: found.into_iter().filter_map(|(_, rung, _)| rung).collect(), fencing, records, groups }
     }
 
     /// Begins to make ahead what executions will need.
@@ -226,9 +252,18 @@ impl Ladder {
         self.groups.sample()
     }
 
-    /// What Describe and every Run tell.
+    /// What Describe tells, and every Run with a folder of its own.
     pub(crate) fn record(&self) -> &Isolation {
-        &self.record
+        &self.records[0]
+    }
+
+    /// What a Run tells that starts in `working_dir`.
+    pub(crate) fn record_of(&self, working_dir: &Path) -> &Isolation {
+        &self.records[usize::from(self.fencing.own_folder(working_dir).is_none())]
+    }
+
+    pub(crate) fn fencing(&self) -> &Fencing {
+        &self.fencing
     }
 
     /// Adds everything that one execution is put in. What it holds must be released also after an error.
@@ -237,7 +272,39 @@ impl Ladder {
         run: &Subject<'_>,
         confinement: &mut Confinement,
     ) -> Result<(), ConfineError> {
-        self.held.iter().try_for_each(|rung| rung.confine(run, confinement))
+        self.held.iter().try_for_each(|rung| rung.confine(run, confinement))?;
+        self.fencing.confine(run, confinement)
+    }
+}
+
+/// The first rung of an axis that is to be tried: `AXIS=MECHANISM`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct AtMost {
+    pub axis: Axis,
+    pub mechanism: String,
+}
+
+impl std::str::FromStr for AtMost {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (axis, mechanism) =
+            text.split_once('=').ok_or_else(|| format!("{text:?} is not AXIS=MECHANISM"))?;
+        let named = Axis::ALL.into_iter().find(|known| known.name() == axis);
+        let chosen = named.filter(|axis| !axis.mechanisms().is_empty());
+        let axis =
+            chosen.ok_or_else(|| format!("{axis:?} is none of files, devices, network, privileges"))?;
+        if !axis.mechanisms().contains(&mechanism) {
+            let known = axis.mechanisms().join(", ");
+            return Err(format!("{mechanism:?} is not one of what {} has: {known}", axis.name()));
+        }
+        Ok(Self { axis, mechanism: mechanism.to_owned() })
+    }
+}
+
+impl std::fmt::Display for AtMost {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}={}", self.axis.name(), self.mechanism)
     }
 }
 
@@ -261,47 +328,6 @@ fn told(axis: Axis, rung: Option<&dyn Rung>, missing: &[String], guarded: bool) 
         level: level.into(),
         mechanism: rung.map_or("none", Rung::mechanism).to_owned(),
         reason: reasons.join("; "),
-    }
-}
-
-/// A rung that needs nothing from the place and gives nothing to a Run.
-struct Plain {
-    axis: Axis,
-    mechanism: &'static str,
-    level: IsolationLevel,
-    weakness: &'static str,
-}
-
-impl Plain {
-    fn rung(
-        axis: Axis,
-        mechanism: &'static str,
-        level: IsolationLevel,
-        weakness: &'static str,
-    ) -> Arc<dyn Rung> {
-        Arc::new(Self { axis, mechanism, level, weakness })
-    }
-}
-
-impl Rung for Plain {
-    fn axis(&self) -> Axis {
-        self.axis
-    }
-
-    fn mechanism(&self) -> &'static str {
-        self.mechanism
-    }
-
-    fn level(&self) -> IsolationLevel {
-        self.level
-    }
-
-    fn probe(&self) -> Result<(), String> {
-        Ok(())
-    }
-
-    fn weakness(&self) -> String {
-        self.weakness.to_owned()
     }
 }
 

@@ -6,7 +6,6 @@ use super::*;
 struct Fake {
     axis: Axis,
     probe: Result<(), &'static str>,
-    guards: bool,
 }
 
 impl Rung for Fake {
@@ -29,18 +28,70 @@ impl Rung for Fake {
     fn weakness(&self) -> String {
         String::new()
     }
+}
 
-    fn guards_kit(&self) -> bool {
-        self.guards
+fn fake(axis: Axis, probe: Result<(), &'static str>) -> Arc<dyn Rung> {
+    Arc::new(Fake { axis, probe })
+}
+
+/// A rung that needs nothing from the place and gives nothing to a Run.
+struct Plain {
+    axis: Axis,
+    mechanism: &'static str,
+    level: IsolationLevel,
+    weakness: &'static str,
+}
+
+impl Plain {
+    fn rung(
+        axis: Axis,
+        mechanism: &'static str,
+        level: IsolationLevel,
+        weakness: &'static str,
+    ) -> Arc<dyn Rung> {
+        Arc::new(Self { axis, mechanism, level, weakness })
     }
 }
 
-fn fake(axis: Axis, probe: Result<(), &'static str>, guards: bool) -> Arc<dyn Rung> {
-    Arc::new(Fake { axis, probe, guards })
+impl Rung for Plain {
+    fn axis(&self) -> Axis {
+        self.axis
+    }
+
+    fn mechanism(&self) -> &'static str {
+        self.mechanism
+    }
+
+    fn level(&self) -> IsolationLevel {
+        self.level
+    }
+
+    fn probe(&self) -> Result<(), String> {
+        Ok(())
+    }
+
+    fn weakness(&self) -> String {
+        self.weakness.to_owned()
+    }
 }
 
-fn probe(rungs: &[Arc<dyn Rung>]) -> Ladder {
-    Ladder::probe(rungs, Groups::open(&Place::default()))
+/// With fences as they are where `holds` says so, all or none.
+fn with_fences(rungs: &[Arc<dyn Rung>], holds: bool) -> Ladder {
+    let wanted = Wanted {
+        work_dir: "/nonexistent/work".into(),
+        socket_dir: None,
+        shared: Vec::new(),
+        leasable: Vec::new(),
+        no_network: false,
+        at_most: Vec::new(),
+        ids: IdRange::DEFAULT,
+    };
+    let fencing = Fencing::by(wanted, |_, _| if holds { Ok(()) } else { Err("not here".into()) });
+    Ladder::probe(rungs, Groups::open(&Place::default()), fencing)
+}
+
+fn ladder(rungs: &[Arc<dyn Rung>]) -> Ladder {
+    with_fences(rungs, false)
 }
 
 fn axis<'a>(isolation: &'a Isolation, name: &str) -> &'a IsolationAxis {
@@ -49,10 +100,11 @@ fn axis<'a>(isolation: &'a Isolation, name: &str) -> &'a IsolationAxis {
 
 #[test]
 fn each_axis_is_told_once_and_what_is_not_hard_says_why() {
-    let ladder = Ladder::open(&Place::default());
-    let names: Vec<_> = ladder.record().axes.iter().map(|axis| axis.axis.as_str()).collect();
+    let place = Place::default();
+    let told = ladder(&rungs(&place, &Groups::open(&place)));
+    let names: Vec<_> = told.record().axes.iter().map(|axis| axis.axis.as_str()).collect();
     assert_eq!(names, ["limits", "kill", "files", "devices", "network", "privileges"]);
-    for axis in &ladder.record().axes {
+    for axis in &told.record().axes {
         assert!(axis.level() == IsolationLevel::Hard || !axis.reason.is_empty(), "{axis:?}");
     }
 }
@@ -60,21 +112,42 @@ fn each_axis_is_told_once_and_what_is_not_hard_says_why() {
 #[test]
 fn a_better_rung_that_does_not_hold_gives_its_reason() {
     let soft = Plain::rung(Axis::Kill, "subreaper", IsolationLevel::Soft, "weak");
-    let ladder = probe(&[fake(Axis::Kill, Err("the tree is read-only"), false), soft]);
-    let kill = axis(ladder.record(), "kill");
+    let told = ladder(&[fake(Axis::Kill, Err("the tree is read-only")), soft]);
+    let kill = axis(told.record(), "kill");
     assert_eq!((&*kill.mechanism, &*kill.reason), ("subreaper", "fake: the tree is read-only; weak"));
-    let none = probe(&[]);
-    assert!(none.record().axes.iter().all(|axis| axis.level() == IsolationLevel::None));
+    let none = ladder(&[]);
+    assert!(["limits", "kill"].iter().all(|name| axis(none.record(), name).level() == IsolationLevel::None));
 }
 
 #[test]
 fn limits_are_hard_only_when_a_run_cannot_lift_them() {
-    let limits = || fake(Axis::Limits, Ok(()), false);
-    let open = probe(&[limits()]);
+    let limits = || fake(Axis::Limits, Ok(()));
+    let open = ladder(&[limits()]);
     let told = axis(open.record(), "limits");
     assert_eq!((told.level(), &*told.reason), (IsolationLevel::Soft, UNGUARDED));
-    let guarded = probe(&[limits(), fake(Axis::Privileges, Ok(()), true)]);
+    let guarded = with_fences(&[limits()], true);
     assert_eq!(axis(guarded.record(), "limits").level(), IsolationLevel::Hard);
-    let failed = probe(&[limits(), fake(Axis::Privileges, Err("no"), true)]);
-    assert_eq!(axis(failed.record(), "limits").level(), IsolationLevel::Soft);
+}
+
+#[test]
+fn a_run_without_a_folder_of_its_own_is_told_so() {
+    let told = with_fences(&[], true);
+    let files = |directory: &str| axis(told.record_of(Path::new(directory)), "files").level();
+    assert_eq!(files("/nonexistent/work/a"), IsolationLevel::Hard);
+    assert_eq!(files("/nonexistent/work"), IsolationLevel::None);
+    assert_eq!(told.record(), told.record_of(Path::new("/nonexistent/work/a")));
+}
+
+#[test]
+fn where_an_axis_begins_is_named_by_axis_and_mechanism() {
+    for (text, wrong) in [
+        ("files", "AXIS=MECHANISM"),
+        ("limits=none", "none of files, devices, network, privileges"),
+        ("files=hope", "mount-namespace, landlock, directory"),
+    ] {
+        let error = text.parse::<AtMost>().expect_err(text);
+        assert!(error.contains(wrong), "{error}");
+    }
+    let limit: AtMost = "files=landlock".parse().expect("parses");
+    assert_eq!(limit.to_string(), "files=landlock");
 }

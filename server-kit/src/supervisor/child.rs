@@ -12,7 +12,7 @@ use nix::sys::time::TimeValLike as _;
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
 use nix::unistd::Pid;
 
-use crate::isolation::{self, Crusher};
+use crate::isolation::{self, Ahead, Axis, Crusher, FenceError, Once, RunFence};
 
 use super::command::{self, Stack, StartError};
 use super::sys::{self, receive, send, unix_micros};
@@ -28,7 +28,7 @@ struct Exit {
 }
 
 /// Runs in a fresh fork of the nursery; returns the supervisor's exit code.
-pub(super) fn supervise(control: &OwnedFd) -> i32 {
+pub(super) fn supervise(control: &OwnedFd, once: &Once) -> i32 {
     let Ok(events) = sys::child_events() else { return 1 };
     if nix::unistd::setsid().is_err() || nix::sys::prctl::set_child_subreaper(true).is_err() {
         return 1;
@@ -36,12 +36,14 @@ pub(super) fn supervise(control: &OwnedFd) -> i32 {
     // Written to while there is time: a page that is shared with the nursery is copied on its first write.
     let mut buffer = vec![1u8; INLINE_JOB + 1];
     let mut stack = Stack::new();
+    // Told with the job: without its fences nothing is started.
+    let ahead = once.ahead();
     // Anything but a job ends an idle supervisor: the server is gone or does not need it.
     let Ok(Some((length, mut fds))) = receive(control, &mut buffer) else { return 0 };
     // Locked by the server; what it leased is free when this process, the last of the Run, is gone.
     let _lease = if buffer[0] & LEASED == 0 { None } else { fds.pop() };
     buffer[0] &= !LEASED;
-    let report = match start(&buffer[..length], fds, &mut stack) {
+    let report = match start(&buffer[..length], fds, ahead, &mut stack) {
         Ok(Started { pid, crusher, _fds }) => {
             drop((buffer, stack));
             let _ = send(control, &Report::Started { at: unix_micros(), pid: pid.as_raw() }.encode(), &[]);
@@ -65,7 +67,12 @@ struct Started {
 
 /// A job's descriptors are stdin, stdout and stderr, those of its confinement, and, when the message says
 /// so and holds nothing else, a memory file with the job.
-fn start(message: &[u8], fds: Vec<OwnedFd>, stack: &mut Stack) -> Result<Started, StartError> {
+fn start(
+    message: &[u8],
+    fds: Vec<OwnedFd>,
+    ahead: Result<Ahead<'_>, FenceError>,
+    stack: &mut Stack,
+) -> Result<Started, StartError> {
     let malformed = StartError { step: StartStep::Stdio, errno: nix::libc::EPROTO };
     let mut fds = fds.into_iter();
     let (Some(stdin), Some(stdout), Some(stderr)) = (fds.next(), fds.next(), fds.next()) else {
@@ -85,7 +92,17 @@ fn start(message: &[u8], fds: Vec<OwnedFd>, stack: &mut Stack) -> Result<Started
     let job = JobRef::decode(bytes).map_err(|_| malformed)?;
     let failed = |(axis, errno)| StartError { step: StartStep::Confine(axis), errno };
     let mut steps = isolation::steps(&job.parts, &fds).map_err(failed)?;
-    let pid = command::start(&job, &mut steps, [stdin.as_fd(), stdout.as_fd(), stderr.as_fd()], stack)?;
+    // Its text is for the server's log; the errno is what refusals have in common.
+    let unfenced = |error: FenceError| {
+        eprintln!("{error}");
+        StartError { step: StartStep::Confine(error.axis), errno: nix::libc::EPERM }
+    };
+    let fence = job.parts.iter().find(|part| part.axis == Axis::Files);
+    let fence = fence.and_then(|part| RunFence::decode(part.bytes)).ok_or(malformed)?;
+    let fence = ahead.and_then(|ahead| ahead.admit(&fence, [stdout.as_fd(), stderr.as_fd()]));
+    let fence = fence.map_err(unfenced)?;
+    let stdio = [stdin.as_fd(), stdout.as_fd(), stderr.as_fd()];
+    let pid = command::start(&job, &mut steps, &fence, stdio, stack)?;
     let crusher = steps.iter().find_map(|(_, step)| step.crusher());
     Ok(Started { pid, crusher, _fds: fds })
 }

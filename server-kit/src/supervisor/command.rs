@@ -8,7 +8,7 @@ use std::ptr;
 use nix::errno::Errno;
 use nix::unistd::Pid;
 
-use crate::isolation::AxisStep;
+use crate::isolation::{Admitted, Axis, AxisStep};
 
 use super::clone::{clone, clone_into};
 use super::wire::{JobRef, StartStep};
@@ -41,16 +41,19 @@ struct Plan {
     stdio: [c_int; 3],
     parent: libc::pid_t,
     steps: *const [AxisStep],
+    fence: *const Admitted<'static>,
     failed: Option<StartError>,
 }
 
 /// Starts the command in a process group of its own and returns once `exec` has succeeded.
 ///
 /// The child gets default signal dispositions and an empty mask, dies with this process, and
-/// has no descriptor but its three. It enters `steps` before anything of the job is touched.
+/// has no descriptor but its three. It enters `steps` before anything of the job is touched, takes the ids
+/// that `fence` gives it, and closes the fence last.
 pub(super) fn start(
     job: &JobRef<'_>,
     steps: &mut [AxisStep],
+    fence: &Admitted<'_>,
     stdio: [BorrowedFd<'_>; 3],
     stack: &mut Stack,
 ) -> Result<Pid, StartError> {
@@ -65,6 +68,7 @@ pub(super) fn start(
         stdio: stdio.map(|fd| fd.as_raw_fd()),
         parent: Pid::this().as_raw(),
         steps: ptr::slice_from_raw_parts(ptr::null(), 0),
+        fence: ptr::from_ref(fence).cast(),
         failed: None,
     };
     let pid = make(&mut plan, steps, stack)?;
@@ -140,10 +144,17 @@ unsafe fn exec(plan: &Plan) -> StartError {
         if !place_stdio(plan.stdio) {
             return error(StartStep::Stdio);
         }
+        let fence = &*plan.fence;
+        if !fence.take_ids() {
+            return error(StartStep::Confine(Axis::Privileges));
+        }
         if libc::chdir(plan.cwd) != 0 {
             return error(StartStep::Directory);
         }
         default_signals();
+        if let Err(axis) = fence.close() {
+            return error(StartStep::Confine(axis));
+        }
         // The more telling error wins: found but not allowed, over not found.
         let mut failure = StartError { step: StartStep::Exec, errno: libc::ENOENT };
         for program in plan.programs.iter().take_while(|program| !program.is_null()) {

@@ -12,10 +12,12 @@ use nix::sys::signalfd::SignalFd;
 use nix::sys::wait::WaitStatus;
 use nix::unistd::{ForkResult, Pid};
 
+use crate::isolation::{Fences, Once};
+
 use super::child::supervise;
 use super::sys::{self, receive, send};
 use super::tree;
-use super::wire::{MAX_MESSAGE, News};
+use super::wire::{INLINE_JOB, MAX_MESSAGE, News};
 
 /// Argument 0 of the kit's own executable when it is started as a nursery.
 pub(crate) const MARKER: &str = "kruntimes-nursery";
@@ -34,10 +36,18 @@ pub(crate) fn nursery_main() -> i32 {
     }
 }
 
+/// What the server chose.
+fn first_message(server: &OwnedFd) -> io::Result<Fences> {
+    let mut buffer = vec![0u8; INLINE_JOB];
+    let (length, _) = receive(server, &mut buffer)?.ok_or(io::ErrorKind::UnexpectedEof)?;
+    Fences::decode(&buffer[..length]).ok_or_else(|| io::ErrorKind::InvalidData.into())
+}
+
 struct Nursery {
     server: OwnedFd,
     events: SignalFd,
     supervisors: HashSet<Pid>,
+    once: Once,
 }
 
 impl Nursery {
@@ -48,13 +58,16 @@ impl Nursery {
         // Above 2, where it is not in the way of a command's own.
         let server = io::stdin().as_fd().try_clone_to_owned()?;
         nix::unistd::dup2_stdin(File::open("/dev/null")?)?;
+        let fences = first_message(&server)?;
         let events = sys::child_events()?;
         // Out of the server's session: its terminal's signals must not reach supervisors.
         nix::unistd::setsid()?;
         prctl::set_child_subreaper(true)?;
         prctl::set_no_new_privs()?;
+        // Before this process is protected: the map of a user namespace is written through its own files.
+        let once = Once::prepare(fences).map_err(io::Error::other)?;
         sys::protect_process()?;
-        Ok(Self { server, events, supervisors: HashSet::new() })
+        Ok(Self { server, events, supervisors: HashSet::new(), once })
     }
 
     fn run(mut self) -> i32 {
@@ -75,8 +88,9 @@ impl Nursery {
                 let Ok(Some(_)) = receive(&self.server, &mut buffer) else { return 0 };
                 if let Some(control) = self.bear() {
                     // A supervisor must not hold the nursery's descriptors open.
-                    drop(self);
-                    return supervise(&control);
+                    let Self { server, events, supervisors, once } = self;
+                    drop((server, events, supervisors));
+                    return supervise(&control, &once);
                 }
             }
         }

@@ -13,6 +13,8 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::{Semaphore, oneshot};
 
+use crate::isolation::Fences;
+
 use super::nursery::{MARKER, MORE};
 use super::sys::{receive, send, socket_pair};
 use super::wire::{IN_MEMORY, IN_MESSAGE, INLINE_JOB, Job, LEASED, MAX_MESSAGE, News, Order, Report};
@@ -50,6 +52,8 @@ struct Shared {
     state: Mutex<State>,
     /// Idle supervisors to keep.
     target: usize,
+    /// The first message to each nursery.
+    fences: Vec<u8>,
 }
 
 #[derive(Debug, Default)]
@@ -72,12 +76,13 @@ struct Idle {
 
 impl Pool {
     /// Starts the thread and the nursery; the first supervisors come soon after.
-    pub(crate) fn start(target: usize) -> io::Result<Self> {
+    pub(crate) fn start(target: usize, fences: &Fences) -> io::Result<Self> {
         let shared = Arc::new(Shared {
             idle: Mutex::default(),
             ready: Semaphore::new(0),
             state: Mutex::default(),
             target: target.max(1),
+            fences: fences.encode(),
         });
         let worker = Arc::clone(&shared);
         std::thread::Builder::new().name("spawner".into()).stack_size(128 * 1024).spawn(move || {
@@ -168,6 +173,7 @@ impl Shared {
     fn serve(&self) -> io::Result<()> {
         let (ours, theirs) = socket_pair()?;
         let mut nursery = spawn_nursery(theirs)?;
+        send(&ours, &self.fences, &[])?;
         let socket = Arc::new(ours);
         {
             let mut state = lock(&self.state);

@@ -68,6 +68,15 @@ impl Interceptor for Session {
     }
 }
 
+const UNSHARE: [&str; 4] = ["--pid", "--fork", "--kill-child", "--mount-proc"];
+
+fn contained(dir: &Path, args: &[&str]) -> Child {
+    let inner = command(&example("shell"), dir, args);
+    let mut outer = Command::new("unshare");
+    outer.args(UNSHARE).arg(inner.get_program()).args(inner.get_args()).env("KRUNTIME_LOG", "warn");
+    outer.stdin(Stdio::null()).spawn().expect("server starts")
+}
+
 /// A command for a server with its own folders below `dir`.
 pub fn command(program: &Path, dir: &Path, args: &[&str]) -> Command {
     for folder in ["run", "work"] {
@@ -95,18 +104,23 @@ impl TestServer {
     /// In a PID namespace of its own, so that nothing of it can escape the test. `None` with a printed
     /// reason where that is not allowed.
     pub async fn start_contained(args: &[&str]) -> Option<Self> {
-        let unshare = ["--pid", "--fork", "--kill-child", "--mount-proc"];
-        let allowed = Command::new("unshare").args(unshare).arg("true").status().is_ok_and(|s| s.success());
+        let allowed = Command::new("unshare").args(UNSHARE).arg("true").status().is_ok_and(|s| s.success());
         if !allowed {
             println!("skipped: this place allows no PID namespace of its own");
             return None;
         }
         let dir = tempfile::tempdir().expect("tempdir");
-        let inner = command(&example("shell"), dir.path(), args);
-        let mut outer = Command::new("unshare");
-        outer.args(unshare).arg(inner.get_program()).args(inner.get_args()).env("KRUNTIME_LOG", "warn");
-        let child = outer.stdin(Stdio::null()).spawn().expect("server starts");
+        let child = contained(dir.path(), args);
         Some(Self::attach(child, dir).await)
+    }
+
+    /// Another server, contained, in the place of one that ended.
+    pub async fn start_again(&mut self, args: &[&str]) {
+        self.child = contained(self.dir.path(), args);
+        let (channel, session) = authenticate(&self.socket_dir(), [0xab; 32]).await;
+        self.runtime = RuntimeClient::with_interceptor(channel.clone(), session.clone());
+        self.events = RuntimeEventsClient::with_interceptor(channel, session.clone());
+        self.session = session;
     }
 
     pub async fn attach(child: Child, dir: TempDir) -> Self {

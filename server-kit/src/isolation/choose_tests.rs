@@ -1,0 +1,151 @@
+//! The ladder in places that were made up.
+
+use super::*;
+
+fn wish() -> Wish {
+    Wish {
+        places: Places { work: "/workspace".into(), socket: Some("/run/k".into()), ..Places::default() },
+        abi: 7,
+        ..Wish::default()
+    }
+}
+
+fn held(chosen: &Chosen, axis: Axis) -> &Held {
+    chosen.held.iter().find(|held| held.axis == axis).expect("each axis")
+}
+
+fn told(chosen: &Chosen, axis: Axis) -> (&'static str, IsolationLevel) {
+    let held = held(chosen, axis);
+    (held.mechanism, held.level)
+}
+
+fn no(what: &str) -> Result<(), String> {
+    Err(format!("{what} is refused here"))
+}
+
+/// A container of Kubernetes as it comes: not root, no namespaces.
+fn restricted(fences: &Fences, own_id: bool) -> Result<(), String> {
+    match fences {
+        _ if fences.user_namespace => no("a user namespace"),
+        _ if fences.view || fences.network == NetworkFence::Namespace => no("a mount namespace"),
+        _ if own_id => no("chown"),
+        _ => Ok(()),
+    }
+}
+
+#[test]
+fn where_everything_holds_every_level_is_hard() {
+    let wish = Wish { no_network: true, ..wish() };
+    let chosen = choose(&wish, |_, _| Ok(()));
+    for (axis, mechanism) in [
+        (Axis::Files, "mount-namespace"),
+        (Axis::Devices, "landlock"),
+        (Axis::Network, "namespace"),
+        (Axis::Privileges, "own-uid"),
+    ] {
+        assert_eq!(told(&chosen, axis), (mechanism, Hard));
+    }
+    assert!(!chosen.fences.user_namespace);
+    let shared = chosen.held_shared.iter().find(|held| held.axis == Axis::Files).expect("files");
+    assert_eq!(shared.level, Nothing);
+}
+
+#[test]
+fn an_ordinary_pod_has_landlock_and_seccomp_and_is_told_what_would_give_more() {
+    let chosen = choose(&wish(), restricted);
+    assert_eq!(told(&chosen, Axis::Files), ("landlock", Soft));
+    assert_eq!(told(&chosen, Axis::Devices), ("landlock", Hard));
+    assert_eq!(told(&chosen, Axis::Network), ("shared", Nothing));
+    assert_eq!(told(&chosen, Axis::Privileges), ("seccomp", Soft));
+    let files = held(&chosen, Axis::Files).reasons.join("; ");
+    assert!(
+        files.starts_with("mount-namespace: a user namespace is refused here (hostUsers false"),
+        "{files}"
+    );
+    assert!(!files.contains("a mount namespace is refused"), "one reason for one rung: {files}");
+    let privileges = held(&chosen, Axis::Privileges).reasons.join("; ");
+    assert!(
+        privileges.contains("own-uid: chown is refused here (securityContext.runAsUser 0"),
+        "{privileges}"
+    );
+}
+
+#[test]
+fn an_unprivileged_server_takes_the_way_of_a_user_namespace() {
+    let place = |fences: &Fences, own_id: bool| match fences {
+        _ if (fences.view || fences.network == NetworkFence::Namespace) && !fences.user_namespace => {
+            no("a mount namespace")
+        }
+        _ if own_id => no("chown"),
+        _ => Ok(()),
+    };
+    let chosen = choose(&Wish { no_network: true, ..wish() }, place);
+    assert!(chosen.fences.user_namespace && chosen.fences.view && !chosen.fences.own_ids);
+    assert_eq!(told(&chosen, Axis::Files), ("mount-namespace", Hard));
+    assert_eq!(told(&chosen, Axis::Network), ("namespace", Hard));
+    assert_eq!(held(&chosen, Axis::Network).reasons, [] as [String; 0]);
+}
+
+#[test]
+fn ids_are_worth_more_than_a_user_namespace() {
+    let place = |fences: &Fences, _| if fences.view { no("a mount namespace") } else { Ok(()) };
+    let chosen = choose(&wish(), place);
+    assert!(chosen.fences.own_ids && !chosen.fences.user_namespace);
+    assert_eq!(told(&chosen, Axis::Files), ("landlock", Hard));
+}
+
+#[test]
+fn without_network_namespaces_sockets_are_refused_and_then_tcp() {
+    let wish = Wish { no_network: true, ..wish() };
+    let chosen = choose(&wish, restricted);
+    assert_eq!(told(&chosen, Axis::Network), ("seccomp", Soft));
+    let place = |fences: &Fences, own_id: bool| match fences.network {
+        NetworkFence::Sockets => no("seccomp"),
+        _ => restricted(fences, own_id),
+    };
+    assert_eq!(told(&choose(&wish, place), Axis::Network), ("landlock-tcp", Soft));
+    let old = choose(&Wish { abi: 2, ..wish }, place);
+    assert_eq!(told(&old, Axis::Network), ("shared", Nothing));
+}
+
+#[test]
+fn an_old_kernels_landlock_says_what_it_cannot_refuse() {
+    let chosen = choose(&Wish { abi: 2, ..wish() }, restricted);
+    let reasons = held(&chosen, Axis::Files).reasons.join("; ");
+    assert!(reasons.contains("Landlock ABI 2: files that are only readable can be truncated"), "{reasons}");
+    assert!(!reasons.contains("moved"), "{reasons}");
+    let none = choose(&Wish { abi: 0, ..wish() }, restricted);
+    assert_eq!(told(&none, Axis::Files), ("directory", Nothing));
+    assert_eq!(told(&none, Axis::Devices), ("variables", Nothing));
+    assert!(held(&none, Axis::Files).reasons.join("; ").contains("5.13"));
+}
+
+#[test]
+fn accelerators_that_all_may_use_are_named() {
+    let wish = Wish { accelerators: vec!["nvidia0".into(), "nvidiactl".into()], ..wish() };
+    let chosen = choose(&wish, restricted);
+    assert_eq!(told(&chosen, Axis::Devices), ("landlock", Soft));
+    assert!(
+        held(&chosen, Axis::Devices).reasons.join("; ").contains("open to every Run: nvidia0, nvidiactl")
+    );
+}
+
+#[test]
+fn an_axis_begins_where_it_is_told_to() {
+    let at_most = ["files=landlock", "privileges=seccomp", "devices=variables"];
+    let at_most = at_most.map(|text| text.parse().expect("parses")).to_vec();
+    let chosen = choose(&Wish { at_most, ..wish() }, |_, _| Ok(()));
+    assert_eq!(told(&chosen, Axis::Files), ("landlock", Soft));
+    assert_eq!(told(&chosen, Axis::Privileges), ("seccomp", Soft));
+    assert_eq!(told(&chosen, Axis::Devices), ("variables", Nothing));
+    let reasons = held(&chosen, Axis::Files).reasons.join("; ");
+    assert!(reasons.contains("mount-namespace: not wanted: --isolation files=landlock"), "{reasons}");
+}
+
+#[test]
+fn capabilities_that_stay_are_no_level_at_all() {
+    let place = |fences: &Fences, own_id: bool| restricted(fences, own_id);
+    let chosen = choose(&Wish { keeps_capabilities: true, ..wish() }, place);
+    assert_eq!(told(&chosen, Axis::Privileges), ("seccomp", Nothing));
+    assert!(held(&chosen, Axis::Privileges).reasons.join("; ").contains("SETPCAP"));
+}

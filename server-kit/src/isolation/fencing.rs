@@ -1,0 +1,227 @@
+//! The server's side of the fences: what was chosen, ids in use, and what each Run is told and gets.
+
+use std::io;
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::{Path, PathBuf};
+
+use futures::future::{BoxFuture, FutureExt as _};
+use kruntimes_proto::v1::IsolationAxis;
+
+use super::choose::{Chosen, Held, Wish, accelerators, choose};
+use super::fence::{Fences, RunFence};
+use super::folder::Owner;
+use super::ids::{IdLease, IdRange, Ids};
+use super::places::Places;
+use super::{
+    AtMost, Axis, ConfineError, Confinement, Hold, Part, Subject, capabilities, folder, landlock, trial,
+};
+
+/// What the flags say.
+#[derive(Clone, Debug)]
+pub(crate) struct Wanted {
+    pub work_dir: PathBuf,
+    pub socket_dir: Option<PathBuf>,
+    pub shared: Vec<PathBuf>,
+    /// What Runs lease that has a path.
+    pub leasable: Vec<PathBuf>,
+    pub no_network: bool,
+    pub at_most: Vec<AtMost>,
+    pub ids: IdRange,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(crate) struct Fencing {
+    fences: Fences,
+    /// As the caller names it; `fences.places` has it without links.
+    work_dir: PathBuf,
+    ids: Option<Ids>,
+    range: IdRange,
+    /// For Runs with a folder of their own, and for those without.
+    held: [Vec<IsolationAxis>; 2],
+}
+
+impl Fencing {
+    /// Tries what holds. Must be called while this process has one thread.
+    pub(crate) fn find(wanted: Wanted) -> Self {
+        let id = wanted.ids.first;
+        Self::by(wanted, |fences, own| trial::attempt(fences, if own { id } else { 0 }))
+    }
+
+    /// With another way to try.
+    pub(crate) fn by(wanted: Wanted, attempt: impl FnMut(&Fences, bool) -> Result<(), String>) -> Self {
+        let real = |path: &Path| path.canonicalize().unwrap_or_else(|_| path.to_owned());
+        let places = Places {
+            work: real(&wanted.work_dir),
+            socket: wanted.socket_dir.as_deref().map(real),
+            shared: wanted.shared.iter().map(|path| real(path)).collect(),
+            leasable: wanted.leasable,
+        };
+        let mut accelerators = accelerators();
+        accelerators.retain(|name| !places.leasable.contains(&Path::new("/dev").join(name)));
+        let wish = Wish {
+            places,
+            no_network: wanted.no_network,
+            at_most: wanted.at_most,
+            abi: landlock::abi(),
+            keeps_capabilities: capabilities::can_pass_any()
+                && nix::unistd::getuid().is_root()
+                && !capabilities::has(capabilities::SETPCAP),
+            accelerators,
+        };
+        let Chosen { fences, held, held_shared } = choose(&wish, attempt);
+        let ids = fences.own_ids.then(|| Ids::new(wanted.ids, rand::random()));
+        let held = [held, held_shared].map(|held| held.into_iter().map(Held::tell).collect());
+        Self { fences, work_dir: wanted.work_dir, ids, range: wanted.ids, held }
+    }
+
+    /// For the nursery.
+    pub(crate) fn fences(&self) -> &Fences {
+        &self.fences
+    }
+
+    /// What holds for Runs with a folder of their own, or for those without.
+    pub(crate) fn held(&self, own_folder: bool) -> &[IsolationAxis] {
+        &self.held[usize::from(!own_folder)]
+    }
+
+    /// Whether no Run can reach the kit's processes, its folder and the control groups.
+    pub(crate) fn guards_kit(&self) -> bool {
+        /// The version that keeps signals within.
+        const SIGNALS: u32 = 6;
+        self.fences.own_ids || (self.fences.files && self.fences.abi >= SIGNALS)
+    }
+
+    /// After a crash of an earlier server: what its Runs left. Blocks.
+    pub(crate) fn sweep(&self) {
+        if self.ids.is_none() {
+            return;
+        }
+        let places = &self.fences.places;
+        for path in &places.leasable {
+            let left = folder::owner(path).ok().filter(|owner| self.range.contains(owner.uid));
+            let Some(left) = left else { continue };
+            let back = folder::heir(&places.work).and_then(|heir| folder::reclaim(path, left.uid, heir));
+            if let Err(error) = back {
+                tracing::error!(%error, path = %path.display(), "cannot be taken back");
+            }
+        }
+        match folder::sweep(&places.work, self.range) {
+            Ok(0) => {}
+            Ok(folders) => tracing::warn!(folders, "folders of ended Runs were taken back"),
+            Err(error) => tracing::error!(%error, "folders of ended Runs cannot be taken back"),
+        }
+        if !self.fences.view {
+            clear_shared_memory(|uid| self.range.contains(uid));
+        }
+    }
+
+    /// The folder of a Run that starts in `working_dir`, if it has one of its own.
+    pub(crate) fn own_folder(&self, working_dir: &Path) -> Option<PathBuf> {
+        let places = &self.fences.places;
+        places.own_folder(working_dir).or_else(|| {
+            let below = working_dir.strip_prefix(&self.work_dir).ok()?;
+            places.own_folder(&places.work.join(below))
+        })
+    }
+
+    /// Variables that say where a Run may write; the author's and the Run's own win.
+    pub(crate) fn variables(&self, working_dir: &Path) -> Vec<(&'static str, Vec<u8>)> {
+        let bytes = |path: &Path| path.as_os_str().as_bytes().to_vec();
+        let own = self.own_folder(working_dir);
+        let mut variables = Vec::new();
+        if let (Some(_), Some(own)) = (&self.ids, &own) {
+            variables.push(("HOME", bytes(own)));
+        }
+        let shared_tmp = || self.fences.places.shared.iter().any(|path| path == Path::new("/tmp"));
+        if self.fences.view {
+            variables.push(("TMPDIR", b"/tmp".to_vec()));
+        } else if self.fences.files && !shared_tmp() {
+            variables.push(("TMPDIR", bytes(own.as_deref().unwrap_or(working_dir))));
+        }
+        variables
+    }
+
+    /// Adds what one Run gets.
+    pub(crate) fn confine(
+        &self,
+        run: &Subject<'_>,
+        confinement: &mut Confinement,
+    ) -> Result<(), ConfineError> {
+        let working_dir = run.working_dir;
+        let own = self.own_folder(working_dir);
+        let mut fence = RunFence { leased: run.leased.to_vec(), ..RunFence::default() };
+        if let (Some(ids), Some(folder)) = (&self.ids, &own) {
+            let lease =
+                ids.lease().ok_or_else(|| ConfineError::Busy("all ids for Runs are in use".into()))?;
+            fence.id = lease.id();
+            let owned = |path: &PathBuf| (path.clone(), folder::owner(path).unwrap_or_default());
+            let paths = [folder].into_iter().chain(run.leased).map(owned).collect();
+            let private_memory = self.fences.view;
+            confinement.holds.push(Box::new(Taken { paths, lease, private_memory }));
+        }
+        fence.folder = match own {
+            Some(own) => own,
+            None if self.may_write(working_dir) => working_dir.to_owned(),
+            None => PathBuf::new(),
+        };
+        confinement.parts.push(Part { axis: Axis::Files, bytes: fence.encode() });
+        Ok(())
+    }
+
+    /// A directory that the caller names may be written to, unless it holds what is the kit's.
+    fn may_write(&self, working_dir: &Path) -> bool {
+        let real = working_dir.canonicalize().unwrap_or_else(|_| working_dir.to_owned());
+        let socket = self.fences.places.socket.as_deref();
+        real != Path::new("/")
+            && socket.is_none_or(|socket| !socket.starts_with(&real) && !real.starts_with(socket))
+    }
+}
+
+/// What belongs to a Run's id as long as there is one: its folder, and what it leased.
+struct Taken {
+    /// Whose each was.
+    paths: Vec<(PathBuf, Owner)>,
+    lease: IdLease,
+    private_memory: bool,
+}
+
+impl Taken {
+    fn give_back(self) {
+        let id = self.lease.id();
+        let mut clean = self.private_memory || clear_shared_memory(|uid| uid == id);
+        for (path, owner) in self.paths {
+            match folder::reclaim(&path, id, owner) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    tracing::error!(%error, id, path = %path.display(), "cannot be taken back");
+                    clean = false;
+                }
+                _ => {}
+            }
+        }
+        if !clean {
+            self.lease.withdraw();
+        }
+    }
+}
+
+impl Hold for Taken {
+    fn release(self: Box<Self>) -> BoxFuture<'static, ()> {
+        async move {
+            // A Run may have made very many files.
+            let _ = tokio::task::spawn_blocking(|| self.give_back()).await;
+        }
+        .boxed()
+    }
+}
+
+/// Removes what the ids left in the container's shared memory.
+fn clear_shared_memory(belongs: impl Fn(u32) -> bool) -> bool {
+    match folder::remove_left(Path::new("/dev/shm"), belongs) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            tracing::error!(%error, "/dev/shm cannot be cleared");
+            false
+        }
+        _ => true,
+    }
+}

@@ -1,0 +1,376 @@
+//! What keeps Runs apart, on the kernel of this machine: what a level claims is tried from inside and refused,
+//! and what it does not claim is seen to pass.
+#![allow(clippy::expect_used, clippy::panic, reason = "a test fails by panic")]
+
+mod common;
+
+use std::collections::BTreeMap;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::PathBuf;
+use std::process::Command;
+
+use common::*;
+use kruntimes_proto::v1::{DescribeRequest, ExecuteRequest, IsolationAxis, IsolationLevel, StatusResponse};
+
+/// Fences by Landlock and one id for all, as in an ordinary Pod.
+const POD: &str = "--isolation=files=landlock,privileges=seccomp";
+/// As in a Pod that runs as root without namespaces.
+const ROOT_POD: &str = "--isolation=files=landlock";
+/// As the kernel without any of it.
+const FLOOR: &str = "--isolation=files=directory,devices=variables,privileges=no-new-privs,network=shared";
+
+/// A server whose Runs have folders of their own, with the probe in each.
+struct Fenced {
+    server: TestServer,
+    axes: BTreeMap<String, IsolationAxis>,
+}
+
+impl Fenced {
+    async fn start(args: &[&str]) -> Option<Self> {
+        let mut server = TestServer::start_contained(args).await?;
+        // Other ids must be able to pass, as in a Pod.
+        std::fs::set_permissions(server.dir.path(), std::fs::Permissions::from_mode(0o755)).expect("mode");
+        // The server looked when the folder was still closed.
+        server.kill();
+        server.start_again(args).await;
+        let describe = server.events.describe(DescribeRequest {}).await.expect("describe").into_inner();
+        let axes = describe.isolation.expect("isolation").axes;
+        let axes = axes.into_iter().map(|axis| (axis.axis.clone(), axis)).collect();
+        Some(Self { server, axes })
+    }
+
+    /// `None`, with the reason printed, where this place gives an axis by something else.
+    async fn start_with(args: &[&str], wanted: &[(&str, &str)]) -> Option<Self> {
+        let fenced = Self::start(args).await?;
+        for (axis, mechanism) in wanted {
+            let held = &fenced.axes[*axis];
+            if held.mechanism != *mechanism {
+                println!("skipped: {axis} is held by {} here: {}", held.mechanism, held.reason);
+                return None;
+            }
+        }
+        Some(fenced)
+    }
+
+    fn folder(&self, id: &str) -> PathBuf {
+        self.server.work_dir().join(id)
+    }
+
+    fn prepare(&self, id: &str) -> PathBuf {
+        let folder = self.folder(id);
+        std::fs::create_dir(&folder).expect("folder");
+        std::fs::set_permissions(&folder, std::fs::Permissions::from_mode(0o770)).expect("mode");
+        // By another process: a file that this one has open for writing could be inherited by a server that is
+        // just being started, and then not be executed.
+        let copied = Command::new("cp").arg(example("probe")).arg(&folder).status().expect("cp runs");
+        assert!(copied.success());
+        folder
+    }
+
+    fn request(&self, id: &str, attempts: &[String]) -> ExecuteRequest {
+        let folder = self.prepare(id);
+        let program = folder.join("probe").display().to_string();
+        let args: Vec<&str> =
+            [program.as_str()].into_iter().chain(attempts.iter().map(String::as_str)).collect();
+        ExecuteRequest { working_dir: folder.display().to_string(), ..job(id, &args) }
+    }
+
+    /// Starts one that stays; answers its process as the others see it.
+    async fn stay(&mut self, id: &str, attempts: &[&str]) -> i32 {
+        let attempts: Vec<String> =
+            attempts.iter().copied().chain(["status:NSpid", "pause:"]).map(String::from).collect();
+        let request = self.request(id, &attempts);
+        self.server.execute(request).await.expect("accepted");
+        let status = self.server.until(id, |status| status.stdout.contains("status:NSpid")).await;
+        let line = status.stdout.lines().find(|line| line.starts_with("status:NSpid")).expect("line");
+        // Innermost last; the test's processes share the namespace of the server.
+        line.split_whitespace().last().expect("pid").parse().expect("number")
+    }
+
+    /// What came of each attempt.
+    async fn attempt(&mut self, id: &str, attempts: &[&str]) -> BTreeMap<String, String> {
+        let attempts: Vec<String> = attempts.iter().map(ToString::to_string).collect();
+        let request = self.request(id, &attempts);
+        self.server.execute(request).await.expect("accepted");
+        let status = self.server.end(id).await;
+        assert_eq!(status.exit_code, 0, "{status:?}");
+        answers(&status)
+    }
+
+    fn level(&self, axis: &str) -> IsolationLevel {
+        self.axes[axis].level()
+    }
+}
+
+fn answers(status: &StatusResponse) -> BTreeMap<String, String> {
+    let pairs = status.stdout.lines().filter_map(|line| line.split_once(' '));
+    pairs.map(|(what, answer)| (what.to_owned(), answer.to_owned())).collect()
+}
+
+/// Asserts each answer; `ok` stands for any that is no error.
+fn expect(answers: &BTreeMap<String, String>, expected: &[(&str, &str)]) {
+    for (attempt, wanted) in expected {
+        let found = answers.get(*attempt).unwrap_or_else(|| panic!("{attempt} is not in {answers:?}"));
+        let fits = found == wanted || (*wanted == "ok" && found.starts_with("ok "));
+        assert!(fits, "{attempt}: {found:?}, not {wanted:?}");
+    }
+}
+
+#[tokio::test]
+async fn the_ladder_is_told() {
+    let Some(fenced) = Fenced::start(&[]).await else { return };
+    for axis in fenced.axes.values() {
+        println!(
+            "{:<11} {:<5} {:<16} {}",
+            axis.axis,
+            format!("{:?}", axis.level()),
+            axis.mechanism,
+            axis.reason
+        );
+        assert!(axis.level() == IsolationLevel::Hard || !axis.reason.is_empty(), "{axis:?}");
+    }
+}
+
+#[tokio::test]
+async fn calls_that_lead_out_are_refused_and_no_capability_is_left() {
+    let Some(mut fenced) = Fenced::start_with(&[POD], &[("privileges", "seccomp")]).await else { return };
+    let attempts =
+        ["unshare:268435456", "mount:/tmp", "umount:/proc", "keyctl:", "bpf:", "userfaultfd:", "io_uring:"];
+    let all = [&attempts[..], &["clone3:", "unixpair:", "mknod:node"], &["status:CapBnd", "status:CapEff"]]
+        .concat();
+    let answers = fenced.attempt("a", &[&all[..], &["status:NoNewPrivs", "status:Seccomp"]].concat()).await;
+    for attempt in attempts {
+        expect(&answers, &[(attempt, "EPERM")]);
+    }
+    let nothing = "0000000000000000";
+    expect(&answers, &[("clone3:", "ENOSYS"), ("unixpair:", "ok"), ("status:CapEff", nothing)]);
+    expect(&answers, &[("status:CapBnd", nothing), ("status:NoNewPrivs", "1"), ("status:Seccomp", "2")]);
+    assert!(["EPERM", "EACCES"].contains(&answers["mknod:node"].as_str()), "{answers:?}");
+}
+
+#[tokio::test]
+async fn without_the_filter_the_same_calls_are_not_stopped() {
+    let Some(mut fenced) = Fenced::start(&[FLOOR]).await else { return };
+    assert_eq!(fenced.axes["privileges"].mechanism, "no-new-privs");
+    let answers = fenced.attempt("a", &["clone3:", "status:NoNewPrivs", "status:Seccomp", "bpf:"]).await;
+    expect(&answers, &[("clone3:", "EINVAL"), ("status:NoNewPrivs", "1")]);
+    assert_ne!(answers["status:Seccomp"], "2", "unless the container has its own");
+}
+
+#[tokio::test]
+async fn each_run_has_an_id_of_its_own_and_its_folder_comes_back() {
+    let wanted = [("privileges", "own-uid")];
+    let Some(mut fenced) = Fenced::start_with(&[ROOT_POD], &wanted).await else { return };
+    let mut ids = Vec::new();
+    for id in ["a", "b"] {
+        let attempts = ["status:Uid", "status:Gid", "status:Groups", "write:made", "setuid:0", "env:HOME"];
+        let answers = fenced.attempt(id, &attempts).await;
+        let home = fenced.folder(id).display().to_string();
+        expect(
+            &answers,
+            &[("write:made", "ok"), ("setuid:0", "EPERM"), ("env:HOME", &home), ("status:Groups", "")],
+        );
+        let id: Vec<u32> = answers["status:Uid"].split(' ').map(|id| id.parse().expect("id")).collect();
+        assert!(id.iter().all(|one| *one == id[0] && *one >= 33_000), "{id:?}");
+        assert_eq!(answers["status:Gid"], answers["status:Uid"]);
+        ids.push(id[0]);
+    }
+    assert_ne!(ids[0], ids[1]);
+    use std::os::unix::fs::MetadataExt as _;
+    let server = std::fs::metadata(fenced.server.work_dir()).expect("metadata").uid();
+    for path in ["a", "a/made", "a/probe"] {
+        let metadata = std::fs::metadata(fenced.folder(path)).expect("metadata");
+        assert_eq!(metadata.uid(), server, "{path}");
+    }
+    assert_eq!(std::fs::metadata(fenced.folder("a")).expect("metadata").mode() & 0o777, 0o770);
+}
+
+#[tokio::test]
+async fn what_a_killed_server_left_comes_back_with_the_next() {
+    let wanted = [("privileges", "own-uid")];
+    let Some(mut fenced) = Fenced::start_with(&[ROOT_POD], &wanted).await else { return };
+    fenced.stay("a", &["write:made"]).await;
+    use std::os::unix::fs::MetadataExt as _;
+    let owner = |path: PathBuf| std::fs::metadata(path).expect("metadata").uid();
+    assert!(owner(fenced.folder("a/made")) >= 33_000);
+    fenced.server.kill();
+    fenced.server.start_again(&[ROOT_POD]).await;
+    assert_eq!(owner(fenced.folder("a/made")), owner(fenced.server.work_dir()));
+}
+
+/// What B can do to A, its neighbour, and to the kit.
+async fn hurt(fenced: &mut Fenced) -> BTreeMap<String, String> {
+    let shared = format!("/dev/shm/fences-test-{}", fenced.server.pid());
+    let neighbour = fenced.stay("a", &["write:secret", &format!("write:{shared}")]).await;
+    let work = fenced.server.work_dir().display().to_string();
+    let socket = fenced.server.socket_dir().join("server.sock").display().to_string();
+    let attempts = [
+        ("look", format!("look:{work}/a/secret")),
+        ("read", format!("read:{work}/a/secret")),
+        ("write", format!("write:{work}/a/secret")),
+        ("list", format!("list:{work}")),
+        ("socket", format!("connect:{socket}")),
+        ("environ", format!("read:/proc/{neighbour}/environ")),
+        ("memory", format!("append:/proc/{neighbour}/mem")),
+        ("signal", format!("signal:{neighbour}")),
+        ("ptrace", format!("ptrace:{neighbour}")),
+        ("kit", "signal:1".to_owned()),
+        ("tmp", "write:/tmp/fences-probe".to_owned()),
+        ("shared memory", format!("read:{shared}")),
+        ("image", "read:/etc/passwd".to_owned()),
+        ("image changed", "append:/etc/passwd".to_owned()),
+        ("own", "write:own".to_owned()),
+        ("groups", "write:/sys/fs/cgroup/cgroup.procs".to_owned()),
+    ];
+    let list: Vec<&str> = attempts.iter().map(|(_, attempt)| attempt.as_str()).collect();
+    let answers = fenced.attempt("b", &list).await;
+    let _ = std::fs::remove_file(&shared);
+    let _ = std::fs::remove_file("/tmp/fences-probe");
+    attempts.into_iter().map(|(name, attempt)| (name.to_owned(), answers[&attempt].clone())).collect()
+}
+
+#[tokio::test]
+async fn with_private_mounts_nothing_of_a_neighbour_is_reached() {
+    let wanted = [("files", "mount-namespace")];
+    let Some(mut fenced) = Fenced::start_with(&[], &wanted).await else { return };
+    assert_eq!(fenced.level("files"), IsolationLevel::Hard);
+    let seen = hurt(&mut fenced).await;
+    expect(&seen, &[("look", "ENOENT"), ("read", "ENOENT"), ("list", "ok 1"), ("socket", "ENOENT")]);
+    expect(
+        &seen,
+        &[("tmp", "ok"), ("shared memory", "ENOENT"), ("image", "ok"), ("image changed", "EACCES")],
+    );
+    expect(&seen, &[("environ", "EACCES"), ("memory", "EACCES"), ("ptrace", "EPERM"), ("own", "ok")]);
+    assert!(!std::path::Path::new("/tmp/fences-probe").exists(), "its /tmp is its own");
+}
+
+#[tokio::test]
+async fn landlock_alone_stops_reading_and_writing_but_not_looking() {
+    let wanted = [("files", "landlock"), ("privileges", "seccomp")];
+    let Some(mut fenced) = Fenced::start_with(&[POD], &wanted).await else { return };
+    assert_eq!(fenced.level("files"), IsolationLevel::Soft);
+    let seen = hurt(&mut fenced).await;
+    expect(&seen, &[("read", "EACCES"), ("write", "EACCES"), ("list", "EACCES"), ("tmp", "EACCES")]);
+    expect(
+        &seen,
+        &[("environ", "EACCES"), ("memory", "EACCES"), ("image", "ok"), ("image changed", "EACCES")],
+    );
+    expect(&seen, &[("own", "ok"), ("ptrace", "EPERM"), ("groups", "EACCES")]);
+    // Not stopped at this level, and told so.
+    expect(&seen, &[("look", "ok"), ("shared memory", "ok")]);
+    let reason = &fenced.axes["files"].reason;
+    assert!(reason.contains("/dev/shm is shared"), "{reason}");
+    if seen["socket"] == "ok" {
+        assert!(reason.contains("socket can be connected to"), "{reason}");
+    }
+    if seen["signal"] == "ok" {
+        assert!(reason.contains("can be signalled"), "{reason}");
+    }
+}
+
+#[tokio::test]
+async fn ids_of_their_own_close_what_landlock_leaves_open() {
+    let wanted = [("files", "landlock"), ("privileges", "own-uid")];
+    let Some(mut fenced) = Fenced::start_with(&[ROOT_POD], &wanted).await else { return };
+    assert_eq!(fenced.level("files"), IsolationLevel::Hard);
+    let seen = hurt(&mut fenced).await;
+    expect(&seen, &[("look", "EACCES"), ("read", "EACCES"), ("write", "EACCES"), ("list", "EACCES")]);
+    expect(&seen, &[("socket", "EACCES"), ("signal", "EPERM"), ("kit", "EPERM"), ("ptrace", "EPERM")]);
+    expect(&seen, &[("environ", "EACCES"), ("memory", "EACCES"), ("tmp", "EACCES"), ("own", "ok")]);
+    // By the neighbour's own choice of a mode; what it left goes with it.
+    expect(&seen, &[("shared memory", "ok")]);
+}
+
+#[tokio::test]
+async fn on_the_floor_nothing_is_claimed_and_nothing_stopped() {
+    let Some(mut fenced) = Fenced::start(&[FLOOR]).await else { return };
+    for axis in ["files", "devices", "network"] {
+        assert_eq!(fenced.level(axis), IsolationLevel::None, "{axis}");
+    }
+    let seen = hurt(&mut fenced).await;
+    expect(&seen, &[("look", "ok"), ("read", "ok"), ("write", "ok"), ("list", "ok"), ("tmp", "ok")]);
+    expect(&seen, &[("shared memory", "ok"), ("socket", "ok"), ("signal", "ok"), ("kit", "ok")]);
+}
+
+#[tokio::test]
+async fn devices_but_the_plain_ones_are_closed_at_the_level_that_says_so() {
+    let attempts =
+        ["device:/dev/null", "device:/dev/zero", "device:/dev/full", "device:/dev/kmsg", "list:/dev"];
+    if let Some(mut fenced) = Fenced::start_with(&[POD], &[("devices", "landlock")]).await {
+        let seen = fenced.attempt("a", &attempts).await;
+        expect(&seen, &[("device:/dev/null", "ok"), ("device:/dev/zero", "ok"), ("list:/dev", "ok")]);
+        expect(&seen, &[("device:/dev/full", "ok"), ("device:/dev/kmsg", "EACCES")]);
+    }
+    let Some(mut fenced) = Fenced::start(&[FLOOR]).await else { return };
+    assert_eq!(fenced.axes["devices"].mechanism, "variables");
+    let seen = fenced.attempt("a", &attempts).await;
+    let kmsg = seen["device:/dev/kmsg"].as_str();
+    // What only the container's own settings may close.
+    assert_ne!(kmsg, "EACCES", "not stopped at this level: {seen:?}");
+}
+
+#[tokio::test]
+async fn without_a_network_nothing_is_reached_at_each_level() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("listens");
+    let address = listener.local_addr().expect("address").to_string();
+    let (tcp, udp) = (format!("tcp:{address}"), format!("udp:{address}"));
+    let attempts = [tcp.as_str(), udp.as_str(), "unixpair:", "read:/proc/net/dev"];
+    let none = "--run-network=none";
+    for (limit, mechanism) in
+        [("namespace", "namespace"), ("seccomp", "seccomp"), ("landlock-tcp", "landlock-tcp")]
+    {
+        let limit = format!("--isolation=network={limit}");
+        let Some(mut fenced) = Fenced::start_with(&[none, &limit], &[("network", mechanism)]).await else {
+            continue;
+        };
+        let seen = fenced.attempt("a", &attempts).await;
+        expect(&seen, &[("unixpair:", "ok")]);
+        match mechanism {
+            "namespace" => {
+                assert_eq!(fenced.level("network"), IsolationLevel::Hard);
+                // Its own loopback, where nobody listens.
+                expect(&seen, &[(&tcp, "ECONNREFUSED"), (&udp, "ok")]);
+                assert!(!seen["read:/proc/net/dev"].contains("eth"), "{seen:?}");
+            }
+            "seccomp" => expect(&seen, &[(&tcp, "EPERM"), (&udp, "EPERM")]),
+            // TCP only, as the ladder says.
+            _ => expect(&seen, &[(&tcp, "EACCES"), (&udp, "ok")]),
+        }
+    }
+    let Some(mut shared) = Fenced::start(&[]).await else { return };
+    assert_eq!(shared.level("network"), IsolationLevel::None);
+    expect(&shared.attempt("a", &attempts).await, &[(&tcp, "ok"), (&udp, "ok")]);
+}
+
+#[tokio::test]
+async fn shared_paths_may_be_written_and_are_named() {
+    let shared = tempfile::tempdir().expect("tempdir");
+    std::fs::set_permissions(shared.path(), std::fs::Permissions::from_mode(0o777)).expect("mode");
+    let flag = format!("--shared-path={}", shared.path().display());
+    let attempt = format!("write:{}/file", shared.path().display());
+    for level in ["files=mount-namespace", "files=landlock"] {
+        let level = format!("--isolation={level}");
+        let Some(mut fenced) = Fenced::start(&[&level, &flag]).await else { return };
+        expect(&fenced.attempt("a", &[&attempt]).await, &[(&attempt, "ok")]);
+        assert!(shared.path().join("file").exists());
+        std::fs::remove_file(shared.path().join("file")).expect("removes");
+        let reason = &fenced.axes["files"].reason;
+        assert!(reason.contains(&shared.path().display().to_string()), "{reason}");
+    }
+}
+
+#[tokio::test]
+async fn scripts_work_as_before_within_their_fences() {
+    for level in [&[][..], &[ROOT_POD], &[POD]] {
+        let Some(mut fenced) = Fenced::start(level).await else { return };
+        let folder = fenced.prepare("a");
+        let text = "set -e; f=$(mktemp); echo a > $f; cat < $f > /dev/stdout; cat <<< b | tee /dev/stderr; \
+                    mkdir -p x/y; mv x/y z; echo 'echo c' > run; chmod +x run; ./run; ls /usr > /dev/null; \
+                    echo d > /dev/null; head -c 4 /dev/urandom | wc -c; ps > /dev/null";
+        let request = ExecuteRequest { working_dir: folder.display().to_string(), ..script("a", text) };
+        fenced.server.execute(request).await.expect("accepted");
+        let status = fenced.server.end("a").await;
+        assert_eq!((status.exit_code, status.stdout.as_str()), (0, "a\nb\nc\n4\n"), "{level:?}: {status:?}");
+        assert_eq!(status.stderr, "b\n");
+    }
+}
