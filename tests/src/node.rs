@@ -173,7 +173,14 @@ impl Hurt for RealNode {
             Victim::Server => ("bash-server", self.processes()),
             Victim::Platform => return self.node().stop("kube-apiserver"),
         };
-        let found: Vec<Process> = among.into_iter().filter(|process| process.program == name).collect();
+        let of_name = |among: Vec<Process>| -> Vec<Process> {
+            among.into_iter().filter(|process| process.program == name).collect()
+        };
+        let found = match of_name(among) {
+            // The Lease names one that was killed a moment ago: then those that wait for it.
+            none if none.is_empty() => of_name(self.processes()),
+            found => found,
+        };
         process::kill_all(name, &found)
     }
 

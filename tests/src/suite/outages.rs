@@ -92,7 +92,7 @@ async fn while_kubelet_is_away(cluster: &Cluster, flag: &std::path::Path) -> any
 async fn etcd(cluster: Cluster, node: Arc<RealNode>) -> anyhow::Result<()> {
     cluster.sharing_pool(2, 4).await?;
     let names = load(&cluster, 20, "1").await?;
-    cluster.phase(&names[0], Phase::Running).await?;
+    cluster.until(&names[0], |s| phase(s) != Phase::Pending).await?;
     node.node().signal("etcd", kruntimes_node::Signal::STOP)?;
     pause(Duration::from_secs(20)).await;
     node.node().signal("etcd", kruntimes_node::Signal::CONT)?;
@@ -104,10 +104,7 @@ async fn api_server(cluster: Cluster, node: Arc<RealNode>) -> anyhow::Result<()>
     cluster.sharing_pool(2, 4).await?;
     let names = load(&cluster, 40, "1").await?;
     for _ in 0..2 {
-        cluster.phase(&names[0], Phase::Running).await.or_else(|error| {
-            // After the first restart it may have ended.
-            if error.to_string().contains("ended as") { Ok(Default::default()) } else { Err(error) }
-        })?;
+        cluster.until(&names[0], |s| phase(s) != Phase::Pending).await?;
         node.kill(Victim::Platform)?;
         node.restore()?;
         eventually("the API server to be ready", || async {

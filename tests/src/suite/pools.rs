@@ -42,7 +42,7 @@ async fn new_image(cluster: Cluster, node: Arc<RealNode>) -> anyhow::Result<()> 
     for name in &names {
         cluster.script(name, "sleep 1; echo attempt=$KRUNTIME_ATTEMPT >> $KRUNTIME_OUTPUTS").await?;
     }
-    cluster.phase(&names[3], Phase::Running).await?;
+    cluster.until(&names[3], |s| phase(s) != Phase::Pending).await?;
     let patch = Patch::Merge(json!({"spec": {"template": template(&next)}}));
     cluster.runtimes().patch("bash", &PatchParams::default(), &patch).await?;
     for name in &names {
