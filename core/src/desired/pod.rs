@@ -26,6 +26,8 @@ const GROUP_ID: i64 = 65532;
 /// Variable that tells both containers where socket and token are.
 const SOCKET_DIR_ENV: &str = "KRUNTIME_SOCKET_DIR";
 const WORK_DIR_ENV: &str = "KRUNTIME_WORK_DIR";
+/// Variable that tells the server what Runs may write to beside their own folders.
+const SHARED_PATHS_ENV: &str = "KRUNTIME_SHARED_PATHS";
 /// Variable that tells the sidecar how long it has after TERM.
 const GRACE_ENV: &str = "KRUNTIME_TERMINATION_GRACE_SECONDS";
 /// Grace of a template that names none, as Kubernetes has it.
@@ -173,6 +175,7 @@ fn complete_server(server: &mut Container, port: i32) {
     ports.push(container_port("grpc", port));
     set_env(server, SOCKET_DIR_ENV, SOCKET_PATH);
     set_env(server, WORK_DIR_ENV, WORKSPACE_PATH);
+    share_author_volumes(server);
     share_volumes(server);
     let tcp = TCPSocketAction { port: IntOrString::Int(port), host: None };
     let probe = |delay, period| Probe {
@@ -190,6 +193,24 @@ fn complete_server(server: &mut Container, port: i32) {
         server.resources = Some(requirements(["250m", "256Mi"], ["2", "2Gi"]));
     }
     server.security_context.get_or_insert_with(restricted);
+}
+
+/// What the author mounts to be written to stays so for Runs, which may otherwise write nowhere but to their
+/// own folders. A value of the author's wins.
+fn share_author_volumes(server: &mut Container) {
+    let own = |mount: &&VolumeMount| {
+        let path = mount.mount_path.trim_end_matches('/');
+        ![WORKSPACE_VOLUME, SOCKET_VOLUME].contains(&mount.name.as_str())
+            && ![WORKSPACE_PATH, SOCKET_PATH].contains(&path)
+    };
+    let mounts = server.volume_mounts.iter().flatten().filter(own);
+    let writable = mounts.filter(|mount| mount.read_only != Some(true));
+    let paths: Vec<&str> = writable.map(|mount| mount.mount_path.as_str()).collect();
+    let set = server.env.iter().flatten().any(|variable| variable.name == SHARED_PATHS_ENV);
+    if !paths.is_empty() && !set {
+        let paths = paths.join(",");
+        set_env(server, SHARED_PATHS_ENV, &paths);
+    }
 }
 
 /// Both containers see the workspaces and the socket at the same paths.

@@ -181,6 +181,24 @@ fn the_authors_choices_are_kept() {
 }
 
 #[test]
+fn volumes_that_the_author_mounts_stay_writable_for_runs() {
+    let shared = |mounts: Value| {
+        let container = json!({"name": "runtime", "image": "bash:1", "volumeMounts": mounts});
+        let desired = build(template(json!({"containers": [container]})));
+        let variables = pod(&desired).containers[0].env.clone().unwrap();
+        variables.into_iter().find(|v| v.name == "KRUNTIME_SHARED_PATHS").and_then(|v| v.value)
+    };
+    assert_eq!(shared(json!([])), None);
+    let mounts = json!([
+        {"name": "tmp", "mountPath": "/tmp"},
+        {"name": "models", "mountPath": "/models", "readOnly": true},
+        {"name": "data", "mountPath": "/data"},
+        {"name": "workspace", "mountPath": "/elsewhere"},
+    ]);
+    assert_eq!(shared(mounts).as_deref(), Some("/tmp,/data"));
+}
+
+#[test]
 fn every_bad_template_is_an_error_that_names_its_field() {
     let container = json!({"name": "runtime", "image": "i"});
     for (spec, wanted) in [
