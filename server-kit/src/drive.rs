@@ -221,10 +221,12 @@ impl Drive {
                     self.timers.push((Instant::now() + after, timer))
                 }
                 Event::Timer(timer) => self.engine.decide(|table| ((), table.timer(self.slot, timer))),
-                Event::Police(Finding::Measure) => {
+                // One at a time: an order to end must not wait behind samples that take their time.
+                Event::Police(Finding::Measure) if started.samples.is_empty() => {
                     started.samples.push_back(false);
                     started.control.order(Order::Sample);
                 }
+                Event::Police(Finding::Measure) => {}
                 Event::Police(Finding::Broken(breach)) => self.broken(breach),
             }
         };

@@ -51,7 +51,7 @@ fn counted(status: &StatusResponse, name: &str) -> f64 {
 }
 
 /// `tail` keeps what has no line end.
-const HOG: &str = "head -c 200M /dev/zero | tail > /dev/null";
+const HOG: &str = "head -c 64M /dev/zero | tail > /dev/null";
 
 #[tokio::test]
 async fn too_much_memory_ends_the_whole_run_and_no_other() {
@@ -89,7 +89,7 @@ async fn too_many_processes_end_the_run() {
 #[tokio::test]
 async fn cpu_is_held_back_and_counted() {
     let Some(mut server) = limited().await else { return };
-    let spin = "while [ $SECONDS -lt 2 ]; do :; done";
+    let spin = "while [ $SECONDS -lt 1 ]; do :; done";
     let end = run(&mut server, "slow", spin, &[("cpu", "200m")]).await;
     let cpu =
         |status: &StatusResponse| counted(status, "cpu_user_seconds") + counted(status, "cpu_system_seconds");
@@ -114,7 +114,7 @@ fn times(text: &str) -> f64 {
 #[tokio::test]
 async fn cpu_seconds_are_those_that_the_run_itself_sees() {
     let Some(mut server) = limited().await else { return };
-    let text = "for i in 1 2; do i=0; (while [ $((i++)) -lt 200000 ]; do :; done); done; times";
+    let text = "for i in 1 2; do i=0; (while [ $((i++)) -lt 20000 ]; do :; done); done; times";
     let end = run(&mut server, "spin", text, &[]).await;
     assert_eq!(end.state(), ExecutionState::Succeeded, "{end:?}");
     let own = times(&end.stdout);
@@ -168,10 +168,10 @@ async fn without_groups_memory_and_processes_are_policed() {
     assert_eq!(mechanism(&mut server, "limits").await, "policing");
     assert_eq!(mechanism(&mut server, "kill").await, "subreaper");
     // Holds what it has.
-    let hog = "x=$(head -c 64M /dev/zero | tr '\\0' x); sleep 1000";
-    let end = run(&mut server, "hog", hog, &[("memory", "32Mi")]).await;
+    let hog = "(head -c 32M /dev/zero; sleep 1000) | tail";
+    let end = run(&mut server, "hog", hog, &[("memory", "16Mi")]).await;
     assert_eq!(end.stop_cause(), StopCause::OutOfMemory, "{end:?}");
-    assert!(end.error_message.contains("limit of 32Mi"), "{}", end.error_message);
+    assert!(end.error_message.contains("limit of 16Mi"), "{}", end.error_message);
     let crowd = "for i in $(seq 40); do sleep 1000 & done; wait";
     let end = run(&mut server, "crowd", crowd, &[("pids", "16")]).await;
     assert_eq!(end.stop_cause(), StopCause::PidsExceeded, "{end:?}");

@@ -27,8 +27,8 @@ use tonic::service::interceptor::InterceptedService;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Request, Status};
 
-/// How long anything may take before a test fails. Generous: the machine is shared.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+/// How long anything may take before a test fails. Generous: the machine is shared, or emulated.
+pub const PATIENCE: Duration = Duration::from_secs(180);
 
 /// One of the examples of this package, which cargo builds with the tests.
 pub fn example(name: &str) -> PathBuf {

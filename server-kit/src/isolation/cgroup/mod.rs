@@ -96,7 +96,6 @@ impl Groups {
         match &place.cgroup_parent.0 {
             None => missing = [(); 2].map(|()| Some("switched off by --cgroup-parent=none".to_owned())),
             Some(parent) => {
-                let name = format!("{:016x}", rand::random::<u64>());
                 let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
                 let found = mounts::hierarchies(&read("/proc/self/mountinfo"), &read("/proc/self/cgroup"));
                 for version in [Version::V2, Version::V1] {
@@ -107,7 +106,7 @@ impl Groups {
                         hierarchy.version == version && !(both && hierarchy.is_spare())
                     };
                     for hierarchy in found.iter().filter(useful) {
-                        match Tree::open(hierarchy, parent, &name) {
+                        match Tree::open(hierarchy, parent) {
                             Ok(tree) => {
                                 trees.push(tree);
                                 *reason = None;

@@ -32,7 +32,7 @@ pub(crate) struct Tree {
 
 impl Tree {
     /// Makes the server's own group, after removing those of servers that are gone.
-    pub(super) fn open(hierarchy: &Hierarchy, parent: &Parent, name: &str) -> Result<Self, String> {
+    pub(super) fn open(hierarchy: &Hierarchy, parent: &Parent) -> Result<Self, String> {
         let directory = match parent {
             Parent::Own => hierarchy.own.clone(),
             Parent::Path(path) => {
@@ -42,17 +42,11 @@ impl Tree {
             }
         };
         sweep(&directory);
-        let base = directory.join(format!("{PREFIX}{name}"));
-        fs::create_dir(&base).map_err(failed("cannot make", &base))?;
-        let lock = File::open(&base).map_err(failed("cannot open", &base))?;
-        rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive)
-            .map_err(|errno| failed("cannot lock", &base)(errno.into()))?;
-        let mut tree = Self {
-            version: hierarchy.version,
-            controllers: hierarchy.controllers.clone(),
-            base,
-            _lock: lock,
-        };
+        // Another server's sweep may come between the making and the locking.
+        let own = own_group(&directory).or_else(|_| own_group(&directory)).or_else(|_| own_group(&directory));
+        let (base, lock) = own.map_err(failed("cannot make a group in", &directory))?;
+        let controllers = hierarchy.controllers.clone();
+        let mut tree = Self { version: hierarchy.version, controllers, base, _lock: lock };
         if tree.version == Version::V2 {
             tree.enable(hierarchy, parent, &directory);
         }
@@ -121,6 +115,16 @@ impl Tree {
         let _ = fs::remove_dir(self.base.join(SERVER));
         let _ = fs::remove_dir(&self.base);
     }
+}
+
+/// A new directory that is locked and still there.
+fn own_group(parent: &Path) -> io::Result<(PathBuf, File)> {
+    let base = parent.join(format!("{PREFIX}{:016x}", rand::random::<u64>()));
+    fs::create_dir(&base)?;
+    let lock = File::open(&base)?;
+    rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive)?;
+    fs::metadata(&base)?;
+    Ok((base, lock))
 }
 
 fn own_pid() -> String {
