@@ -272,6 +272,9 @@ async fn drain(
             late = Some(few(client, fleet, "late").await?);
             fair.store(FEW, Ordering::Relaxed);
         }
+        if let Some(error) = fleet.trouble() {
+            bail!("a simulated Pod failed when {ended} of {} Runs had ended: {error}", args.runs);
+        }
         if start.elapsed() > DEADLINE {
             bail!("{ended} of {} Runs have ended after {DEADLINE:?}", args.runs);
         }
