@@ -76,7 +76,7 @@ fn is_group(figure: &Figure) -> bool {
 }
 
 async fn the_bill_is_true(rights: Rights) {
-    let Some(mut placed) = Placed::start(rights, &[]).await else { return };
+    let Some(mut placed) = Placed::start(rights, &[], &[]).await else { return };
 
     // Processor seconds, a child's among them: known by every source. What interrupts the program between its last look at
     // the clock and its end is on the bill and not in its own count: of some Runs one must be without.

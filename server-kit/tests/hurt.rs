@@ -285,7 +285,7 @@ fn trials() -> usize {
 }
 
 async fn hostile_runs(rights: Rights) {
-    let Some(placed) = Placed::start(rights, &[]).await else { return };
+    let Some(placed) = Placed::start(rights, &[], &[]).await else { return };
     println!("the ladder with {}:\n{}", rights.name(), placed.printout());
     let canary = tempfile::tempdir().expect("tempdir");
     std::fs::write(canary.path().join("canary"), "sings").expect("canary");

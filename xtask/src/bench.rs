@@ -1,5 +1,7 @@
 //! `cargo xtask bench`: builds what is measured with the release profile, then the measuring client (`bench/`).
 
+mod kit;
+
 use std::process::ExitCode;
 
 use anyhow::Result;
@@ -9,7 +11,7 @@ use crate::command;
 #[derive(Debug, clap::Args)]
 #[command(disable_help_flag = true)]
 pub struct Args {
-    /// `local|node|scale [--json FILE] [--runs N]`; `cargo xtask bench --help` says more
+    /// `local|node|scale|kit [--json FILE] [--runs N]`; `cargo xtask bench --help` says more
     #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
     arguments: Vec<String>,
 }
@@ -18,6 +20,11 @@ pub struct Args {
 const PROGRAMS: [&str; 5] = ["krt", "control-plane", "runtimed", "bash-server", "kruntimes-bench"];
 
 pub fn run(args: &Args) -> Result<ExitCode> {
+    if let Some(rest) =
+        args.arguments.split_first().filter(|(first, _)| *first == "kit").map(|(_, rest)| rest)
+    {
+        return kit::run(rest).map(|()| ExitCode::SUCCESS);
+    }
     let mut build = command::cargo(&["build", "--locked", "--release", "--bins"]);
     build.args(PROGRAMS.iter().flat_map(|package| ["--package", package]));
     command::shown(build)?;

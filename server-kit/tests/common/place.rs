@@ -45,7 +45,7 @@ pub struct Placed {
 
 impl Placed {
     /// `None`, with a printed reason, where this cannot be had.
-    pub async fn start(rights: Rights, args: &[&str]) -> Option<Self> {
+    pub async fn start(rights: Rights, args: &[&str], env: &[(&str, &str)]) -> Option<Self> {
         if !nix::unistd::geteuid().is_root() {
             println!("skipped: only root can make a place with other rights");
             return None;
@@ -78,7 +78,8 @@ impl Placed {
             outer.args(["--bounding-set=-all", "--inh-caps=-all", "--no-new-privs", "--pdeathsig", "KILL"]);
         }
         outer.arg(inner.get_program()).args(inner.get_args());
-        outer.env("KRUNTIME_LOG", "error").env("KRUNTIME_NOT_FOR_RUNS", "1");
+        outer.env("KRUNTIME_LOG", "error");
+        outer.envs(env.iter().copied());
         let child = outer.stdin(Stdio::null()).spawn().expect("server starts");
         let mut server = TestServer::attach(child, dir).await;
         let isolation = server.events.describe(DescribeRequest {}).await.expect("describes").into_inner();
