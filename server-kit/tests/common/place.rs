@@ -110,9 +110,10 @@ impl Placed {
         &self.isolation.axes.iter().find(|told| told.axis == axis).expect("every axis is told").mechanism
     }
 
-    /// Control groups below the server's own, in all hierarchies.
+    /// Control groups that the server made, in all hierarchies.
     pub fn groups(&self) -> usize {
-        self.groups.0.iter().map(|group| below(group)).sum()
+        let own: usize = self.groups.0.iter().map(|group| below(group)).sum();
+        own + (1..=2).map(|depth| self.server.groups.at_depth(depth).len()).sum::<usize>()
     }
 
     /// One line per axis, for people.
