@@ -98,7 +98,7 @@ impl Drive {
     pub(crate) async fn run(mut self) {
         match self.start().await {
             Err(error) => {
-                self.leased = None;
+                self.give_back(true);
                 self.engine.decide(|table| (table.refused(self.slot), Vec::new()));
                 self.decide.send_replace(Acceptance::Refused(error));
             }
@@ -107,7 +107,7 @@ impl Drive {
                 if let Some(started) = started {
                     self.supervise(started).await;
                 }
-                self.leased = None;
+                self.give_back(true);
                 self.engine.author.finished(&self.job()).await;
             }
         }
@@ -303,8 +303,8 @@ impl Drive {
     fn give_back(&mut self, proven: bool) {
         let Some(leased) = self.leased.take() else { return };
         leased.sample();
-        if !proven {
-            leased.strand();
+        if proven {
+            leased.give_back();
         }
     }
 

@@ -61,6 +61,8 @@ pub enum Event {
         fence: Fence,
         /// When.
         at: Timestamp,
+        /// What it holds.
+        devices: Vec<DeviceHeld>,
     },
     /// Given back without having run: no room, or the Pod drains. Not counted (runtimed).
     HandBack {

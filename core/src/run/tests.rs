@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use kruntimes_api::Reason;
-use kruntimes_api::run::{Figure, Phase, RetryPolicy, Run, RunSpec, RunStatus};
+use kruntimes_api::run::{DeviceHeld, Figure, Phase, RetryPolicy, Run, RunSpec, RunStatus};
 use proptest::prelude::*;
 
 use super::*;
@@ -71,6 +71,10 @@ fn finish(reason: Reason) -> Finish {
     }
 }
 
+fn held() -> DeviceHeld {
+    DeviceHeld { resource: "example.com/fpga".into(), id: "a".into(), amount: "1".into() }
+}
+
 fn finished(fence: Fence, reason: Reason) -> Event {
     Event::Finished { fence, finish: Box::new(finish(reason)) }
 }
@@ -94,8 +98,9 @@ fn a_happy_run_carries_the_baseline_words() {
     let mut run = run(None);
     apply(&mut run, &bind("a"), 1).unwrap();
     assert_eq!(condition(&run, "Scheduled"), word("True", "Assigned"));
-    apply(&mut run, &Event::Started { fence: fence(1, 1), at: at(2) }, 2).unwrap();
+    apply(&mut run, &Event::Started { fence: fence(1, 1), at: at(2), devices: vec![held()] }, 2).unwrap();
     assert_eq!(condition(&run, "Running"), word("True", "Claimed"));
+    assert_eq!(run.status.as_ref().unwrap().devices, [held()], "seen while it runs");
     apply(&mut run, &finished(fence(1, 1), Reason::Completed), 3).unwrap();
     let status = run.status.clone().unwrap();
     assert_eq!(status.phase, Some(Phase::Succeeded));
@@ -277,7 +282,7 @@ fn build((kind, attempt, assignment, which): (u8, i32, i64, u8)) -> Event {
         0..=2 => bind(name),
         3 => Event::Unschedulable { message: "no room".into() },
         4 => Event::CancelUnassigned,
-        5 => Event::Started { fence: fence(attempt, assignment), at: at(2) },
+        5 => Event::Started { fence: fence(attempt, assignment), at: at(2), devices: Vec::new() },
         6 => Event::HandBack {
             fence: fence(attempt, assignment),
             message: "full".into(),

@@ -46,11 +46,12 @@ pub fn transition(run: &Run, event: &Event, now: Timestamp) -> Result<RunStatus,
             require_pending(&state, "pending timeout")?;
             end_unstarted(&mut status, Reason::PendingTimeout, "not started within pendingTimeout", now);
         }
-        Event::Started { fence, at } => {
+        Event::Started { fence, at, devices } => {
             check_fence(&state, fence, "start")?;
             if !matches!(state, State::Running { .. } | State::Ready { .. }) {
                 status.phase = Some(Phase::Running);
                 status.start_time = Some(MicroTime(*at));
+                status.devices.clone_from(devices);
             }
         }
         Event::HandBack { fence, message, delay } => {

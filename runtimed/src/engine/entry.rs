@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use kruntimes_api::duration;
-use kruntimes_api::run::{Run, RunSpec};
+use kruntimes_api::run::{DeviceHeld, Run, RunSpec};
 use kruntimes_core::ids::Fence;
 use kruntimes_core::run::{AttemptUsage, Event as RunEvent, State};
 use kruntimes_proto::v1::StopCause;
@@ -104,6 +104,8 @@ pub(super) struct Entry {
     pub writing: Option<Writing>,
     /// The latest figures, should the server be lost.
     pub usage: Option<AttemptUsage>,
+    /// What it holds, as the server said last.
+    pub devices: Vec<DeviceHeld>,
     pub resolved_sha: Option<String>,
     /// The watch has taken the Run from us: it will not speak of this assignment again.
     pub left: bool,
@@ -132,6 +134,7 @@ impl Entry {
             unsure: false,
             writing: None,
             usage: None,
+            devices: Vec::new(),
             resolved_sha,
             left: false,
             next: None,

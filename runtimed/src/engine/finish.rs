@@ -68,7 +68,7 @@ pub(super) fn without_end(entry: &Entry, reason: Reason, message: String, now: T
         finished_at: now,
         outputs: std::collections::BTreeMap::new(),
         usage,
-        devices: Vec::new(),
+        devices: entry.devices.clone(),
         isolation: Vec::new(),
         backend: None,
         log_tail: None,

@@ -374,7 +374,8 @@ impl Engine {
         {
             started.announce = Announce::Done;
             entry.writing = Some(Writing::Started);
-            let event = Box::new(RunEvent::Started { fence: entry.fence.clone(), at: started.at });
+            let (fence, devices) = (entry.fence.clone(), entry.devices.clone());
+            let event = Box::new(RunEvent::Started { fence, at: started.at, devices });
             self.out.push(Action::Write { fence: entry.fence.clone(), run: Arc::clone(run), event });
         }
         if let Stage::Executing { prepared, retry_at, .. } = &entry.stage

@@ -162,6 +162,9 @@ impl Engine {
         if execution.usage.is_some() {
             entry.usage.clone_from(&execution.usage);
         }
+        if !execution.devices.is_empty() {
+            entry.devices.clone_from(&execution.devices);
+        }
         match &execution.state {
             ExecutionState::Pending => {}
             ExecutionState::Running => {

@@ -178,7 +178,7 @@ fn longer_work_is_announced_after_the_window() {
     let mut bench = Bench::running(&run);
     assert_eq!(bench.engine.due(), Some(bench.now().mono + Duration::from_millis(25)));
     let event = written(bench.pass(Duration::from_millis(25)));
-    assert_eq!(event, RunEvent::Started { fence: fence(1), at: bench.wall });
+    assert_eq!(event, RunEvent::Started { fence: fence(1), at: bench.wall, devices: Vec::new() });
     // The end waits for that write, which is hurried if it has to wait itself.
     let ended = execution(1, end(true, StopCause::Exited), bench.wall);
     bench.send(Event::Execution(Box::new(ended)));

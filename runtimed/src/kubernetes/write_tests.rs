@@ -117,7 +117,7 @@ async fn a_hurried_write_does_not_wait() {
     let hurry = CancellationToken::new();
     hurry.cancel();
     api.fail([ApiError::Transient("503".into())]);
-    let event = RunEvent::Started { fence: fence(1), at: Timestamp::now() };
+    let event = RunEvent::Started { fence: fence(1), at: Timestamp::now(), devices: Vec::new() };
     assert!(matches!(write_status(&api, Arc::clone(&run), event.clone(), &hurry).await, Written::Abandoned));
     // But it is not given up when nothing is in its way.
     assert!(matches!(write_status(&api, run, event, &hurry).await, Written::Applied(_)));

@@ -92,7 +92,7 @@ impl Leases {
             sampled: Mutex::default(),
         });
         drop(state);
-        let leased = Leased { leases: Arc::clone(self), key, entry, env: lease.env, allocation, kept: false };
+        let leased = Leased { leases: Arc::clone(self), key, entry, env: lease.env, allocation, given_back: false };
         leased.tell();
         Ok(Some(leased))
     }
@@ -177,15 +177,14 @@ fn device(told: Told) -> v1::InventoryDevice {
     }
 }
 
-/// What one execution holds. Dropped, it is given back.
+/// What one execution holds.
 pub(crate) struct Leased {
     leases: Arc<Leases>,
     key: Key,
     entry: Option<Entry>,
     env: Vec<(String, String)>,
     pub(crate) allocation: Arc<Allocation>,
-    /// Not to be given back.
-    kept: bool,
+    given_back: bool,
 }
 
 impl Leased {
@@ -210,18 +209,11 @@ impl Leased {
         *self.allocation.sampled() = figures;
     }
 
-    /// Keeps what is held out of use: a process that may use it could not be ended.
-    pub(crate) fn strand(mut self) {
-        self.leases.state().pool.strand(self.key, UNPROVEN);
-        self.abandon();
-    }
-
-    /// What is dropped from now on gives nothing back. A later server frees it once the supervisor is gone.
-    fn abandon(&mut self) {
-        self.kept = true;
-        if let Some(entry) = self.entry.take() {
-            entry.leave();
-        }
+    /// Gives everything back: nothing of the execution is left, or nothing was ever started.
+    pub(crate) fn give_back(mut self) {
+        self.leases.state().pool.release(self.key);
+        self.entry = None;
+        self.given_back = true;
     }
 
     fn tell(&self) {
@@ -229,18 +221,17 @@ impl Leased {
             self.leases.changed.notify_one();
         }
     }
-
-    /// As if this process were killed: descriptors close, nothing else happens.
-    #[cfg(test)]
-    pub(super) fn crash(mut self) {
-        self.abandon();
-    }
 }
 
+/// Without [`Leased::give_back`] nobody knows whether a process still uses what is held: it stays out of use, and
+/// the file stays for a later server, to which the kernel tells whether the supervisor is gone.
 impl Drop for Leased {
     fn drop(&mut self) {
-        if !self.kept {
-            self.leases.state().pool.release(self.key);
+        if !self.given_back {
+            self.leases.state().pool.strand(self.key, UNPROVEN);
+        }
+        if let Some(entry) = self.entry.take() {
+            entry.leave();
         }
         let _ = self.allocation.until.set(unix_micros());
         self.tell();

@@ -50,8 +50,8 @@ fn all_or_nothing_and_the_run_is_told_what_it_got() {
     assert_eq!(full, LaunchError::Busy("example.com/fpga: 2 asked for, 1 free".into()));
     let two = acquire(&leases, 2, &[(TOKENS, "2"), (DEVICES, "1")]).expect("fits").expect("some");
     assert_eq!(two.env().into_iter().find(|(name, _)| name == "FPGAS").expect("ids").1, "2");
-    drop(one);
-    drop(two);
+    one.give_back();
+    two.give_back();
     let (offers, devices) = leases.inventory();
     assert!(offers.iter().any(|offer| offer.name == DEVICES && offer.allocatable == "3"));
     assert!(devices.iter().all(|device| device.allocations.is_empty()));
@@ -86,7 +86,7 @@ fn slots_are_taken_by_everybody() {
     let four: Vec<_> = (0..4).map(|id| acquire(&leases, id, &[]).expect("fits")).collect();
     let full = acquire(&leases, 9, &[]).err().expect("full");
     assert_eq!(full, LaunchError::Busy("runs: 1 asked for, 0 free".into()));
-    drop(four);
+    four.into_iter().flatten().for_each(Leased::give_back);
     assert!(acquire(&leases, 9, &[("runs", "4")]).is_ok());
 }
 
@@ -107,14 +107,14 @@ fn a_device_without_its_file_is_not_given_out() {
     assert_eq!(held.allocation.device_paths, [dir.path().join("a")]);
     assert!(acquire(&leases, 2, &[(DEVICES, "1")]).is_err());
     std::fs::write(path("b"), "").expect("device");
-    assert!(acquire(&leases, 2, &[(DEVICES, "1")]).is_ok());
+    let _second = acquire(&leases, 2, &[(DEVICES, "1")]).expect("fits");
     assert_eq!(health(&leases), ["Healthy", "Healthy"]);
 }
 
 #[test]
 fn what_an_unkillable_process_may_use_is_kept_back() {
     let leases = Leases::open(pool(), None, "i").expect("opens");
-    acquire(&leases, 1, &[(DEVICES, "1")]).expect("fits").expect("some").strand();
+    acquire(&leases, 1, &[(DEVICES, "1")]).expect("fits").expect("some");
     let (offers, devices) = leases.inventory();
     assert_eq!(offers.iter().find(|offer| offer.name == DEVICES).expect("offer").allocatable, "2");
     let health = devices[0].health.clone().expect("health");
@@ -140,7 +140,7 @@ fn the_bill_is_amount_times_time() {
         ]
     );
     assert_eq!(status.devices.len(), 3);
-    drop(held);
+    held.give_back();
     // It does not grow once given back.
     let end = allocation.until.get().copied().expect("given back");
     assert_eq!(allocation.figures(end + 9_000_000), allocation.figures(end));
@@ -211,11 +211,12 @@ impl Model<'_> {
             Step::Finish(index) => {
                 let place = self.places(true).nth(index);
                 // The supervisor reports and ends, the server gives back.
-                place.map(|place| self.processes.remove(place));
+                let process = place.map(|place| self.processes.remove(place));
+                process.and_then(|process| process.leased).into_iter().for_each(Leased::give_back);
             }
             Step::Restart(survive) => {
                 for process in &mut self.processes {
-                    process.leased.take().into_iter().for_each(Leased::crash);
+                    drop(process.leased.take());
                 }
                 let mut place = 0;
                 self.processes.retain(|_| {
@@ -300,7 +301,7 @@ proptest! {
             model.take(step);
             model.check();
         }
-        model.processes.clear();
+        model.processes.drain(..).filter_map(|process| process.leased).for_each(Leased::give_back);
         assert!(!model.leases.sweep());
         model.check();
         prop_assert_eq!(std::fs::read_dir(dir.path()).expect("folder").count(), 0, "a file is left");

@@ -69,7 +69,8 @@ async fn devices(cluster: Cluster) -> anyhow::Result<()> {
     let wants = json!({FPGA: 1, "example.com/licence": 2, "example.com/bandwidth": "25M"});
     let run = cluster.submit("r", asking("sleep 600", wants)).await?;
     let uid = run.metadata.uid.unwrap_or_default();
-    cluster.phase("r", Phase::Running).await?;
+    let running = cluster.phase("r", Phase::Running).await?;
+    ensure!(held(&running).contains(&(FPGA, "/dev/null", "1")), "seen while it runs: {running:?}");
     eventually("the RuntimeInstance to name the holder", || async {
         Ok(holders(&cluster).await?.get("/dev/null").is_some_and(|held| *held == [uid.clone()]))
     })
