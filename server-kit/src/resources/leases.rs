@@ -92,7 +92,8 @@ impl Leases {
             sampled: Mutex::default(),
         });
         drop(state);
-        let leased = Leased { leases: Arc::clone(self), key, entry, env: lease.env, allocation, given_back: false };
+        let leased =
+            Leased { leases: Arc::clone(self), key, entry, env: lease.env, allocation, given_back: false };
         leased.tell();
         Ok(Some(leased))
     }
