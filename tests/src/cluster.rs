@@ -106,7 +106,7 @@ impl Cluster {
     /// When the place shares no folder.
     pub fn shared_file(&self, name: &str) -> anyhow::Result<(PathBuf, PathBuf)> {
         let folder = self.platform.shared().context("this place shares no folder")?;
-        let inside = self.platform.shared_mount().map_or_else(|| folder.clone(), PathBuf::from);
+        let inside = self.platform.shared_mount().unwrap_or_else(|| folder.clone());
         let name = format!("{}-{name}", self.namespace);
         Ok((folder.join(&name), inside.join(name)))
     }

@@ -25,15 +25,12 @@ pub trait Platform: Send + Sync {
     fn name(&self) -> &'static str;
     /// A kubeconfig with every right.
     fn kubeconfig(&self) -> std::path::PathBuf;
-    /// A folder whose name every process of the platform carries in its environment or arguments, and
-    /// which every Run can write to; `None` where Runs and tests share no file system.
+    /// A folder of this machine that Runs can write to, where Runs and tests share a file system.
     fn shared(&self) -> Option<std::path::PathBuf>;
+    /// Where a volume of the host shows that folder to Pods.
+    fn shared_mount(&self) -> Option<std::path::PathBuf>;
     /// A stock kubectl: the one that the environment names.
     fn kubectl(&self) -> Option<std::path::PathBuf> {
         std::env::var_os("KUBECTL").map(std::path::PathBuf::from)
-    }
-    /// Where Pods see that folder, by a volume of the host; `None` where they see it at its own path.
-    fn shared_mount(&self) -> Option<&'static str> {
-        None
     }
 }

@@ -1,5 +1,7 @@
 //! The local platform, started by `krt local up` as a person starts it.
 
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::Mutex;
@@ -26,6 +28,10 @@ impl Local {
     pub fn start() -> anyhow::Result<Self> {
         let folder = tempfile::Builder::new().prefix("krt-test-").tempdir()?;
         let local = Self { folder, krt: Mutex::new(None) };
+        // Runs have uids of their own: they reach what everybody may.
+        std::fs::set_permissions(local.folder.path(), Permissions::from_mode(0o711))?;
+        std::fs::create_dir(local.shared_folder())?;
+        std::fs::set_permissions(local.shared_folder(), Permissions::from_mode(0o777))?;
         local.up()?;
         Ok(local)
     }
@@ -58,6 +64,10 @@ impl Local {
         }
         *lock(&self.krt) = Some(child);
         Ok(())
+    }
+
+    fn shared_folder(&self) -> PathBuf {
+        self.folder.path().join("shared")
     }
 
     fn data_dir(&self) -> PathBuf {
@@ -116,7 +126,11 @@ impl Platform for Local {
     }
 
     fn shared(&self) -> Option<PathBuf> {
-        Some(self.folder.path().to_owned())
+        Some(self.shared_folder())
+    }
+
+    fn shared_mount(&self) -> Option<PathBuf> {
+        self.shared()
     }
 }
 

@@ -141,8 +141,8 @@ impl Platform for RealNode {
         kruntimes_node::ensure_kubectl().ok()
     }
 
-    fn shared_mount(&self) -> Option<&'static str> {
-        Some("/shared")
+    fn shared_mount(&self) -> Option<PathBuf> {
+        Some("/shared".into())
     }
 }
 

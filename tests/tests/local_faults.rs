@@ -5,5 +5,9 @@ use std::process::ExitCode;
 use kruntimes_tests::{Local, harness, suite};
 
 fn main() -> ExitCode {
-    harness::main_shared(Local::start, 1, suite::faults::cases)
+    harness::main_shared(Local::start, 1, |place| {
+        let mut cases = suite::faults::cases(place);
+        cases.extend(suite::trouble::cases());
+        cases
+    })
 }

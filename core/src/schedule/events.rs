@@ -18,6 +18,9 @@ use super::{Now, Outcome, Scheduler};
 use crate::ids::{PodUid, RunUid};
 use crate::run::State;
 
+/// How many times longer than after a failed write the newer version is awaited after a conflict.
+const CONFLICT_PATIENCE: u32 = 6;
+
 impl Scheduler {
     /// A Run was seen. Ended and malformed ones are forgotten.
     pub fn run_seen(&mut self, run: &Run, now: Now) {
@@ -353,12 +356,11 @@ impl Scheduler {
         match (&mut entry.place, outcome) {
             (Place::Assumed { answer, .. }, Outcome::Written) => *answer = Answer::Written,
             (Place::Ending { written }, Outcome::Written) => *written = true,
-            (Place::Assumed { answer, .. }, Outcome::Conflict) if !moved_on => {
-                *answer = Answer::Doubtful { until: None };
-            }
-            (Place::Assumed { answer, .. }, Outcome::Failed) if !moved_on => {
-                let until = now.mono + self.settings.settle;
-                *answer = Answer::Doubtful { until: Some(until) };
+            (Place::Assumed { answer, .. }, Outcome::Conflict | Outcome::Failed) if !moved_on => {
+                // A conflict says that a newer version exists: the watch brings it, however late it is.
+                let patience = if outcome == Outcome::Conflict { CONFLICT_PATIENCE } else { 1 };
+                let until = now.mono + self.settings.settle * patience;
+                *answer = Answer::Doubtful { until };
                 self.timers.after(until, Timer::Run(uid.clone()));
             }
             (
@@ -426,7 +428,7 @@ impl Scheduler {
                 entry.place = Place::Parked;
                 self.enqueue(uid, now);
             }
-            Place::Assumed { answer: Answer::Doubtful { until: Some(until) }, .. } if until <= now.mono => {
+            Place::Assumed { answer: Answer::Doubtful { until }, .. } if until <= now.mono => {
                 self.take_out(uid);
                 self.enqueue(uid, now);
             }

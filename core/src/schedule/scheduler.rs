@@ -44,8 +44,8 @@ pub(super) enum Answer {
     /// It was written.
     Written,
     /// It may have been written by a try whose answer was lost: its room stays taken until a newer
-    /// version is seen or, where none need come, until the given time.
-    Doubtful { until: Option<Duration> },
+    /// version is seen, at most until the given time.
+    Doubtful { until: Duration },
 }
 
 /// How far the write of an explanation is. The Run keeps its place in the queue meanwhile, and nobody of its

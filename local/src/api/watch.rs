@@ -55,19 +55,12 @@ struct Watch {
     ended: bool,
 }
 
-/// The stream of a watch. It ends at its timeout, when it is too old, or when watches are closed.
-///
-/// # Errors
-/// [`ApiError::Expired`] when the revision is no longer in the history.
-pub fn start(
-    api: &Arc<Api>,
-    request: WatchRequest,
-) -> Result<impl Stream<Item = Result<Bytes, Infallible>> + use<>, ApiError> {
+/// The stream of a watch. It ends at its timeout or when watches are closed, and with an event `ERROR` when its
+/// revision is no longer in the history: as at a real API server the answer itself is 200 then, too, and clients
+/// count on that.
+pub fn start(api: &Arc<Api>, request: WatchRequest) -> impl Stream<Item = Result<Bytes, Infallible>> + use<> {
     let changes = api.store.changes(&request.kind);
     let closing = api.faults.watch_generation();
-    if request.after.is_some() && api.faults.take_expired() {
-        return Err(ApiError::Expired("too old resource version: a fault was asked for".into()));
-    }
     let mut watch = Watch {
         api: Arc::clone(api),
         cursor: 0,
@@ -83,8 +76,9 @@ pub fn start(
     let present = match watch.request.after {
         Some(after) => {
             watch.cursor = after;
-            // Asked for its error alone: an expired watch is refused before the stream begins.
-            api.store.events(&watch.request.kind, after, 1).map_err(expired)?;
+            if api.faults.take_expired() {
+                watch.fail(&ApiError::Expired("too old resource version: a fault was asked for".into()));
+            }
             Vec::new()
         }
         None => {
@@ -105,10 +99,10 @@ pub fn start(
         let line = watch.bookmark_line(true);
         watch.ready.push_back(line);
     }
-    Ok(futures::stream::unfold(watch, |mut watch| async move {
+    futures::stream::unfold(watch, |mut watch| async move {
         let line = watch.next().await?;
         Some((Ok(line), watch))
-    }))
+    })
 }
 
 fn expired(error: StoreError) -> ApiError {
@@ -141,14 +135,19 @@ impl Watch {
                     }
                 }
                 Err(error) => {
-                    let status = expired(error).to_status();
-                    self.ready.push_back(format!("{}\n", json!({"type": "ERROR", "object": status})).into());
-                    self.ended = true;
+                    self.fail(&expired(error));
                     continue;
                 }
             }
             self.wait().await;
         }
+    }
+
+    /// The last event.
+    fn fail(&mut self, error: &ApiError) {
+        let event = json!({"type": "ERROR", "object": error.to_status()});
+        self.ready.push_back(format!("{event}\n").into());
+        self.ended = true;
     }
 
     async fn wait(&mut self) {

@@ -61,7 +61,7 @@ pub fn cases<P: Hurt + 'static>(place: &Arc<P>) -> Vec<Case> {
 pub(super) fn locked(cluster: &Cluster, name: &str, seconds: &str) -> anyhow::Result<Value> {
     let (_, lock) = cluster.shared_file(name)?;
     let script = format!(
-        "exec 9>{}; flock -n 9 || exit 99; echo started=$KRUNTIME_ATTEMPT >> $KRUNTIME_OUTPUTS; sleep {seconds}",
+        "umask 0; exec 9>{}; flock -n 9 || exit 99; echo started=$KRUNTIME_ATTEMPT >> $KRUNTIME_OUTPUTS; sleep {seconds}",
         lock.display()
     );
     let policy = json!({"retryPolicy": {"maxAttempts": 6, "backoff": "200ms",

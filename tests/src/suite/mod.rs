@@ -14,6 +14,7 @@ pub mod resources;
 pub mod retry;
 pub mod rights;
 pub mod scheduling;
+pub mod trouble;
 
 use crate::Case;
 

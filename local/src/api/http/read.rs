@@ -95,7 +95,7 @@ fn watch_answer(call: &Call<'_>, target: &Target, form: Form) -> Result<Response
         timeout: seconds.map_or(WATCH_TIMEOUT, Duration::from_secs),
         form,
     };
-    Ok(streamed("application/json", watch::start(&call.server.api, request)?))
+    Ok(streamed("application/json", watch::start(&call.server.api, request)))
 }
 
 /// Where a list that comes in pieces goes on.
