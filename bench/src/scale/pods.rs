@@ -9,7 +9,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result};
 use futures::StreamExt as _;
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{Pod, PodCondition, PodStatus};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kruntimes_api::{Phase, Reason, Run};
 use kruntimes_core::run::{self, Event, Finish, State, transition};
 use kube::api::{Patch, PatchParams, PostParams};
@@ -150,11 +151,19 @@ async fn heart(
     tokio::time::sleep(offset / 10).await;
     loop {
         let word = if *ready.borrow_and_update() { "True" } else { "False" };
-        let now = Timestamp::now();
-        let condition =
-            |kind: &str| json!({"type": kind, "status": word, "lastProbeTime": now, "reason": "Heartbeat"});
-        let conditions = [condition("Ready"), condition("kruntimes.io/RuntimedReady")];
-        let status = json!({"status": {"phase": "Running", "conditions": conditions}});
+        let condition = |kind: &str| PodCondition {
+            type_: kind.to_owned(),
+            status: word.to_owned(),
+            last_probe_time: Some(Time(Timestamp::now())),
+            reason: Some("Heartbeat".to_owned()),
+            ..PodCondition::default()
+        };
+        let status = PodStatus {
+            phase: Some("Running".to_owned()),
+            conditions: Some(vec![condition("Ready"), condition("kruntimes.io/RuntimedReady")]),
+            ..PodStatus::default()
+        };
+        let status = json!({"status": status});
         if let Err(error) = pods.patch_status(&name, &PatchParams::default(), &Patch::Merge(status)).await {
             lock(&shared.trouble).get_or_insert(format!("heartbeat of {name}: {error}"));
         }
