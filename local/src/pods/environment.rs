@@ -31,6 +31,8 @@ pub fn variables(
     let mut env = vec![
         ("HOSTNAME".to_owned(), object::name(pod).to_owned()),
         ("KRUNTIME_BIND_ADDRESS".to_owned(), given.ip.to_string()),
+        // On a person's own machine a Run is that person: what they may read and start, their Runs may.
+        ("KRUNTIME_ISOLATION".to_owned(), "privileges=seccomp".to_owned()),
     ];
     if given.mounts.iter().any(|m| m.token) {
         env.push(("KUBECONFIG".to_owned(), given.kubeconfig.to_owned()));
