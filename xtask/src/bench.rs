@@ -2,11 +2,12 @@
 
 mod kit;
 
-use std::process::ExitCode;
+use std::process::{Command, ExitCode};
 
 use anyhow::Result;
 
 use crate::command;
+use crate::workspace::Workspace;
 
 #[derive(Debug, clap::Args)]
 #[command(disable_help_flag = true)]
@@ -28,8 +29,8 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     let mut build = command::cargo(&["build", "--locked", "--release", "--bins"]);
     build.args(PROGRAMS.iter().flat_map(|package| ["--package", package]));
     command::shown(build)?;
-    let mut bench =
-        command::cargo(&["run", "--quiet", "--locked", "--release", "--package", "kruntimes-bench", "--"]);
-    let status = bench.args(&args.arguments).status()?;
+    // The program itself: cargo would build its dependencies once more for it alone.
+    let program = Workspace::open()?.metadata()?.target_directory.join("release/kruntimes-bench");
+    let status = Command::new(program).args(&args.arguments).status()?;
     Ok(ExitCode::from(status.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(1)))
 }
