@@ -121,21 +121,24 @@ async fn pump(pipe: Receiver, stream: Arc<Stream>, done: CancellationToken) {
         tokio::select! {
             biased;
             () = done.cancelled() => break,
-            ready = pipe.readable() => open = ready.is_ok() && swallow(&pipe, &stream, CHUNK),
+            ready = pipe.readable() => {
+                open = ready.is_ok() && swallow(&stream, CHUNK, |buffer| pipe.try_read(buffer));
+            }
         }
     }
     if open {
-        swallow(&pipe, &stream, LAST_GULP);
+        // From the pipe itself: what a short Run wrote may be there before the runtime has heard of it.
+        swallow(&stream, LAST_GULP, |buffer| Ok(rustix::io::read(&pipe, buffer)?));
     }
     stream.end();
 }
 
 /// Reads what is there, up to about `most`; false at the end of the pipe.
-fn swallow(pipe: &Receiver, stream: &Stream, most: usize) -> bool {
+fn swallow(stream: &Stream, most: usize, read: impl Fn(&mut [u8]) -> io::Result<usize>) -> bool {
     let mut buffer = [0u8; CHUNK];
     let mut taken = 0;
     while taken < most {
-        match pipe.try_read(&mut buffer) {
+        match read(&mut buffer) {
             Ok(0) => return false,
             Ok(length) => {
                 taken += length;

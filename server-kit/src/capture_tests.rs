@@ -74,3 +74,21 @@ fn text_is_cut_between_characters_and_only_its_edges_are_forgiven() {
     assert_eq!(text(&[b"a", &euro[..2]].concat(), false, false), "a\u{fffd}", "it did not");
     assert_eq!(text(b"a\xffb", true, true), "a\u{fffd}b");
 }
+
+/// The end of a Run may be known before the runtime has heard of what it wrote.
+#[tokio::test]
+async fn nothing_is_lost_of_a_run_that_is_over_at_once() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let capturer =
+        Capturer::start(folder.path(), 0, Counter::default(), Counter::default()).expect("a thread");
+    for round in 0..500 {
+        let (capture, pipes, [stdout, stderr]) = capturer.open().expect("pipes");
+        let pumps = pipes.drain();
+        for (pipe, text) in [(stdout, b"out"), (stderr, b"err")] {
+            assert_eq!(rustix::io::write(&pipe, text).expect("room"), 3);
+        }
+        pumps.finish().await;
+        let read = |stream: &Stream| String::from_utf8(stream.read(0, 10).data).expect("text");
+        assert_eq!((read(&capture.stdout), read(&capture.stderr)), ("out".into(), "err".into()), "{round}");
+    }
+}
