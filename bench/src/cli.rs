@@ -16,7 +16,7 @@ enum Place {
     /// On a local platform of its own, which is started and stopped
     Local(measure::Args),
     /// On a Kubernetes node of its own, which is started and taken down; needs root
-    Node(measure::Args),
+    Node(node::Args),
     /// Scheduler and controller alone: a real API server, simulated Pods, a long queue
     Scale(scale::Args),
 }

@@ -19,9 +19,17 @@ mod runs;
 mod scale;
 mod watch;
 
+use anyhow::bail;
 use clap::Parser as _;
+use tokio::signal::unix::{SignalKind, signal};
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
-    cli::Cli::parse().run().await
+    let mut terminate = signal(SignalKind::terminate())?;
+    // What was started ends when it is dropped, so a signal must not end this program before.
+    tokio::select! {
+        measured = cli::Cli::parse().run() => measured,
+        _ = terminate.recv() => bail!("told to end before it was done"),
+        _ = tokio::signal::ctrl_c() => bail!("interrupted before it was done"),
+    }
 }

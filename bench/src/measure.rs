@@ -1,6 +1,6 @@
 //! What is measured, in every place alike, step by step.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use anyhow::{Context as _, Result};
@@ -16,7 +16,7 @@ use crate::{bare, machine};
 pub struct Args {
     /// Write the figures as one flat JSON object
     #[arg(long, value_name = "FILE")]
-    json: Option<PathBuf>,
+    pub json: Option<PathBuf>,
     /// No-op Runs for the throughput
     #[arg(long, value_name = "N", default_value_t = 1000)]
     runs: usize,
@@ -92,17 +92,23 @@ pub async fn run<P: Place>(platform: P, args: Args) -> Result<()> {
     }
     platform.stop()?;
 
+    let command = format!("cargo xtask bench {} --runs {} --finished {}", P::NAME, args.runs, args.finished);
+    write_down(&figures, &command, args.json.as_deref())
+}
+
+/// Prints the figures with where they come from, and writes them as JSON.
+pub fn write_down(figures: &Figures, command: &str, json: Option<&Path>) -> Result<()> {
     println!("{}", machine::description());
-    println!("Command: `cargo xtask bench {} --runs {} --finished {}`\n", P::NAME, args.runs, args.finished);
+    println!("Command: `{command}`\n");
     println!("{}", figures.table());
-    if let Some(path) = args.json {
-        std::fs::write(&path, figures.json()?).with_context(|| format!("cannot write {}", path.display()))?;
+    if let Some(path) = json {
+        std::fs::write(path, figures.json()?).with_context(|| format!("cannot write {}", path.display()))?;
         eprintln!("wrote {}", path.display());
     }
     Ok(())
 }
 
-const MIB: f64 = 1024.0 * 1024.0;
+pub const MIB: f64 = 1024.0 * 1024.0;
 
 async fn one_at_a_time(runs: &mut Runs, api: &Api<Run>, example: &Run, figures: &mut Figures) -> Result<()> {
     let ended = runs.one_by_one("one", ONE_BY_ONE, 1).await?;

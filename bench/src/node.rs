@@ -1,5 +1,7 @@
 //! A real Kubernetes node as a place to measure: the project's images, installed by its charts as anybody installs them.
 
+mod soak;
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -11,7 +13,7 @@ use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config};
 
 use crate::figures::Figures;
-use crate::measure::{self, Args, Place};
+use crate::measure::{self, Place};
 use crate::platform::RUNTIME;
 use crate::processes::{self, Process};
 use crate::requests::Requests;
@@ -23,9 +25,25 @@ const PODS: f64 = 2.0;
 const IDLE: Duration = Duration::from_secs(60);
 const IMAGES: &str = "image.registry=localhost,image.tag=dev";
 
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    #[command(flatten)]
+    measure: measure::Args,
+    /// Instead: a steady rate for this long, and what has grown after it
+    #[arg(long, value_name = "MINUTES", value_parser = clap::value_parser!(u32).range(1..))]
+    soak: Option<u32>,
+    /// Runs a second of the soak
+    #[arg(long, value_name = "N", default_value_t = 5, requires = "soak", value_parser = clap::value_parser!(u32).range(1..))]
+    rate: u32,
+}
+
 pub async fn run(args: Args) -> Result<()> {
     eprintln!("starting a Kubernetes node with 2 Pods x 64 Runs");
-    measure::run(Cluster::start()?, args).await
+    let cluster = Cluster::start()?;
+    match args.soak {
+        Some(minutes) => soak::run(cluster, minutes, args.rate, args.measure.json.as_deref()).await,
+        None => measure::run(cluster, args.measure).await,
+    }
 }
 
 /// Dropped, it is taken down.

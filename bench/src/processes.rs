@@ -15,6 +15,8 @@ pub struct Process {
     memory: f64,
     /// User and system time, seconds.
     cpu: f64,
+    /// Open file descriptors.
+    descriptors: usize,
 }
 
 /// Ticks of `/proc/PID/stat`: `USER_HZ`, which is 100 on every architecture this runs on.
@@ -55,7 +57,9 @@ pub fn named(pid: u32, part: &str) -> Option<Process> {
     let proc = Path::new("/proc").join(pid.to_string());
     let status = std::fs::read_to_string(proc.join("status")).ok()?;
     let stat = std::fs::read_to_string(proc.join("stat")).ok()?;
-    Some(Process { pid, part: part.replace('-', "_"), memory: resident(&status)?, cpu: cpu(&stat)? })
+    let descriptors = std::fs::read_dir(proc.join("fd")).map_or(0, Iterator::count);
+    let part = part.replace('-', "_");
+    Some(Process { pid, part, memory: resident(&status)?, cpu: cpu(&stat)?, descriptors })
 }
 
 fn read(pid: u32, programs: &Path, data_dir: &Path, api: Option<u64>) -> Option<Process> {
@@ -102,6 +106,28 @@ pub fn memory(processes: &[Process]) -> BTreeMap<String, f64> {
     largest
 }
 
+/// What all processes of a part hold at one moment.
+#[derive(Debug, Default)]
+pub struct Held {
+    /// Resident memory, bytes.
+    pub memory: f64,
+    /// Open file descriptors.
+    pub descriptors: usize,
+    pub processes: usize,
+}
+
+/// The sum of each part.
+pub fn held(processes: &[Process]) -> BTreeMap<String, Held> {
+    let mut parts = BTreeMap::<_, Held>::new();
+    for process in processes {
+        let part = parts.entry(process.part.clone()).or_default();
+        part.memory += process.memory;
+        part.descriptors += process.descriptors;
+        part.processes += 1;
+    }
+    parts
+}
+
 /// CPU time of each process at one moment.
 pub struct Sample(BTreeMap<u32, (String, f64)>);
 
@@ -134,7 +160,7 @@ mod tests {
 
     #[test]
     fn cpu_time_adds_up_over_the_processes_of_a_part() {
-        let process = |pid, cpu| Process { pid, part: "runtimed".into(), memory: 0.0, cpu };
+        let process = |pid, cpu| Process { pid, part: "runtimed".into(), memory: 0.0, cpu, descriptors: 0 };
         let before = Sample::take(&[process(1, 1.0), process(2, 5.0)]);
         let after = Sample::take(&[process(1, 1.5), process(2, 6.0), process(3, 0.25)]);
         assert_eq!(after.since(&before)["runtimed"], 1.75);

@@ -24,7 +24,7 @@ use kube::{Api, Client, Config, ResourceExt as _};
 use serde_json::json;
 
 use crate::figures::{Figures, percentiles};
-use crate::machine;
+use crate::measure::{MIB, write_down};
 use crate::processes::{self, Sample};
 use pods::Fleet;
 use programs::Programs;
@@ -45,7 +45,6 @@ pub struct Args {
     slots: usize,
 }
 
-const MIB: f64 = 1024.0 * 1024.0;
 /// Clients that submit at once.
 const SUBMITTERS: usize = 32;
 /// Share of the Runs in the first namespace; the others share the rest.
@@ -100,17 +99,9 @@ pub async fn run(args: Args) -> Result<()> {
     if let Some(error) = fleet.trouble() {
         bail!("a simulated Pod failed: {error}");
     }
-    println!("{}", machine::description());
-    println!(
-        "Command: `cargo xtask bench scale --pods {} --runs {} --slots {}`\n",
-        args.pods, args.runs, args.slots
-    );
-    println!("{}", figures.table());
-    if let Some(path) = args.json {
-        std::fs::write(&path, figures.json()?).with_context(|| format!("cannot write {}", path.display()))?;
-        eprintln!("wrote {}", path.display());
-    }
-    Ok(())
+    let command =
+        format!("cargo xtask bench scale --pods {} --runs {} --slots {}", args.pods, args.runs, args.slots);
+    write_down(&figures, &command, args.json.as_deref())
 }
 
 /// Several, each with connections of its own: a watch holds a stream of one.

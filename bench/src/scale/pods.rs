@@ -1,5 +1,6 @@
 //! Pods that exist in the API only, each with a simulated runtimed: a heartbeat every ten seconds, a watch of its own Runs,
-//! and for each Run the one terminal write that a short Run has.
+//! and for each Run the one terminal write that a short Run has. A Run counts as ended when the watch shows its end: the answer
+//! to a write may be lost, and the write may have been somebody else's.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -12,8 +13,9 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Pod, PodCondition, PodStatus};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kruntimes_api::{Phase, Reason, Run};
-use kruntimes_core::run::{self, Event, Finish, State, transition};
+use kruntimes_core::run::{self, Event, Finish, Refusal, State, transition};
 use kube::api::{Patch, PatchParams, PostParams};
+use kube::runtime::WatchStreamExt as _;
 use kube::runtime::watcher::{self, Config};
 use kube::{Api, Client, ResourceExt as _};
 use serde_json::json;
@@ -22,6 +24,9 @@ use tokio::task::JoinSet;
 
 /// As runtimed's.
 const HEARTBEAT: Duration = Duration::from_secs(10);
+/// Between two tries of a write, and how many there are: an API server under load refuses and forgets now and then.
+const AGAIN: Duration = Duration::from_millis(200);
+const TRIES: usize = 50;
 
 /// Who waits for the end of which Run.
 #[derive(Clone, Default)]
@@ -54,6 +59,18 @@ struct Shared {
     /// Ends by namespace and time.
     log: Arc<Mutex<Vec<(String, Instant)>>>,
     trouble: Arc<Mutex<Option<String>>>,
+}
+
+impl Shared {
+    fn ended(&self, run: &Run) {
+        lock(&self.log).push((run.namespace().unwrap_or_default(), Instant::now()));
+        self.finished.fetch_add(1, Ordering::Relaxed);
+        self.ends.tell(&run.name_any());
+    }
+
+    fn failed(&self, what: String) {
+        lock(&self.trouble).get_or_insert(what);
+    }
 }
 
 /// All Pods. Dropped, they do nothing more.
@@ -163,12 +180,17 @@ async fn heart(
             conditions: Some(vec![condition("Ready"), condition("kruntimes.io/RuntimedReady")]),
             ..PodStatus::default()
         };
-        let status = json!({"status": status});
-        if let Err(error) = pods.patch_status(&name, &PatchParams::default(), &Patch::Merge(status)).await {
-            lock(&shared.trouble).get_or_insert(format!("heartbeat of {name}: {error}"));
+        let patch = Patch::Merge(json!({"status": status}));
+        match pods.patch_status(&name, &PatchParams::default(), &patch).await {
+            Ok(_) => {
+                // A change of the channel, or the time.
+                let _ = tokio::time::timeout(HEARTBEAT, ready.changed()).await;
+            }
+            Err(kube::Error::Api(status)) if status.code == 404 => {
+                return shared.failed(format!("{name} was deleted: its heartbeat was too late"));
+            }
+            Err(_) => tokio::time::sleep(AGAIN).await,
         }
-        // A change of the channel, or the time.
-        let _ = tokio::time::timeout(HEARTBEAT, ready.changed()).await;
     }
 }
 
@@ -182,22 +204,20 @@ impl Simulated {
     /// Ends every Run that is bound here, each once.
     async fn serve(self) {
         let config = Config::default().fields(&format!("status.assignedPod={}", self.name));
-        let mut events = watcher::watcher(self.runs.clone(), config).boxed();
-        let mut seen = HashSet::new();
+        let mut events = watcher::watcher(self.runs.clone(), config).default_backoff().boxed();
+        let (mut begun, mut ended) = (HashSet::new(), HashSet::new());
         let mut writes = JoinSet::new();
         loop {
             tokio::select! {
-                Some(event) = events.next() => match event {
-                    Ok(watcher::Event::Apply(run) | watcher::Event::InitApply(run)) => {
-                        let key = (run.uid(), run.status.as_ref().and_then(|status| status.assignment));
-                        let is_new = run.status.as_ref().and_then(|status| status.phase) == Some(Phase::Scheduled);
-                        if is_new && seen.insert(key) {
-                            writes.spawn(finish(self.runs.clone(), run, self.shared.clone()));
-                        }
-                    }
-                    Ok(watcher::Event::Delete(_) | watcher::Event::Init | watcher::Event::InitDone) => {}
-                    Err(error) => {
-                        lock(&self.shared.trouble).get_or_insert(format!("watch of {}: {error}", self.name));
+                Some(event) = events.next() => {
+                    // A watch that breaks is begun anew, with all that there is.
+                    let Ok(watcher::Event::Apply(run) | watcher::Event::InitApply(run)) = event else { continue };
+                    let Some(status) = &run.status else { continue };
+                    let phase = status.phase.unwrap_or_default();
+                    if phase == Phase::Scheduled && begun.insert((run.uid(), status.assignment)) {
+                        writes.spawn(finish(self.runs.clone(), run, self.shared.clone()));
+                    } else if phase.is_terminal() && ended.insert(run.uid()) {
+                        self.shared.ended(&run);
                     }
                 },
                 Some(_) = writes.join_next() => {}
@@ -210,41 +230,53 @@ impl Simulated {
 /// The terminal write of a Run that did nothing, as runtimed makes it.
 async fn finish(runs: Api<Run>, run: Run, shared: Shared) {
     let name = run.name_any();
-    let result = async {
-        let _slot = shared.writes.acquire().await?;
-        let state = State::of(&run).ok();
-        let (_, fence) = state.as_ref().and_then(State::bound).context("it is not bound")?;
-        let now = Timestamp::now();
-        let finish = Finish {
-            reason: Reason::Completed,
-            message: String::new(),
-            exit_code: Some(0),
-            started_at: Some(now),
-            finished_at: now,
-            outputs: BTreeMap::new(),
-            usage: None,
-            devices: Vec::new(),
-            isolation: Vec::new(),
-            backend: None,
-            log_tail: None,
-            resolved_sha: None,
-        };
-        let event = Event::Finished { fence: fence.clone(), finish: Box::new(finish) };
-        let status = transition(&run, &event, now)?;
-        let patch = run::patch(&run, &status).context("nothing to write")?;
-        runs.patch_status(&name, &PatchParams::default(), &Patch::Merge(patch)).await?;
-        anyhow::Ok(())
+    if let Err(error) = write_end(&runs, run, &shared).await {
+        shared.failed(format!("end of {name}: {error:#}"));
+    }
+}
+
+async fn write_end(runs: &Api<Run>, mut run: Run, shared: &Shared) -> Result<()> {
+    let _slot = shared.writes.acquire().await?;
+    let name = run.name_any();
+    let state = State::of(&run)?;
+    let (_, fence) = state.bound().context("it is not bound")?;
+    let now = Timestamp::now();
+    let finish = Finish {
+        reason: Reason::Completed,
+        message: String::new(),
+        exit_code: Some(0),
+        started_at: Some(now),
+        finished_at: now,
+        outputs: BTreeMap::new(),
+        usage: None,
+        devices: Vec::new(),
+        isolation: Vec::new(),
+        backend: None,
+        log_tail: None,
+        resolved_sha: None,
     };
-    match result.await {
-        Ok(()) => {
-            lock(&shared.log).push((run.namespace().unwrap_or_default(), Instant::now()));
-            shared.finished.fetch_add(1, Ordering::Relaxed);
-            shared.ends.tell(&name);
+    let event = Event::Finished { fence: fence.clone(), finish: Box::new(finish) };
+    let mut last = None;
+    for _ in 0..TRIES {
+        let status = match transition(&run, &event, now) {
+            Ok(status) => status,
+            // Written by a try whose answer was lost, or the Run is another Pod's by now.
+            Err(Refusal::Final { .. } | Refusal::Stale { .. } | Refusal::NotApplicable { .. }) => {
+                return Ok(());
+            }
+            Err(error @ Refusal::Malformed(_)) => return Err(error.into()),
+        };
+        let patch = run::patch(&run, &status).context("nothing to write")?;
+        match runs.patch_status(&name, &PatchParams::default(), &Patch::Merge(patch)).await {
+            Ok(_) => return Ok(()),
+            Err(error) => last = Some(error),
         }
-        Err(error) => {
-            lock(&shared.trouble).get_or_insert(format!("end of {name}: {error:#}"));
+        tokio::time::sleep(AGAIN).await;
+        if let Ok(read) = runs.get(&name).await {
+            run = read;
         }
     }
+    Err(last.map_or_else(|| anyhow::anyhow!("not tried"), Into::into))
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
