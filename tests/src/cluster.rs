@@ -34,6 +34,8 @@ pub struct Cluster {
     pub client: kube::Client,
     /// The test's own namespace.
     pub namespace: String,
+    /// Longest wait for a Run or a pool: [`PATIENCE`] where a test does not say more.
+    pub patience: Duration,
 }
 
 impl Cluster {
@@ -47,7 +49,7 @@ impl Cluster {
         let client = kube::Client::try_from(config)?;
         let mut namespace = test.replace(['_', ':'], "-");
         namespace.truncate(50);
-        let cluster = Self { platform, client, namespace };
+        let cluster = Self { platform, client, namespace, patience: PATIENCE };
         // A platform that outlives the tests may hold the rest of an earlier one.
         cluster.remove().await?;
         let namespaces = cluster.namespaces();
@@ -275,7 +277,7 @@ impl Cluster {
     /// Waits until the status of a Run satisfies `done`.
     ///
     /// # Errors
-    /// When it does not within [`PATIENCE`]; the error shows the last status.
+    /// When it does not within the patience; the error shows the last status.
     pub async fn until(&self, name: &str, done: impl Fn(&RunStatus) -> bool) -> anyhow::Result<RunStatus> {
         let api = self.runs();
         let run =
@@ -305,9 +307,9 @@ impl Cluster {
                 }
             }
         };
-        tokio::time::timeout(PATIENCE, wait).await.map_err(|_| {
+        tokio::time::timeout(self.patience, wait).await.map_err(|_| {
             let last = last.lock().map(|l| format!("{l:?}")).unwrap_or_default();
-            anyhow::anyhow!("{name}: not as expected after {PATIENCE:?}; last seen: {last}")
+            anyhow::anyhow!("{name}: not as expected after {:?}; last seen: {last}", self.patience)
         })
     }
 

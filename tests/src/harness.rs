@@ -3,7 +3,8 @@
 use std::future::Future;
 use std::pin::Pin;
 use std::process::ExitCode;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use libtest_mimic::{Arguments, Failed, Trial};
 
@@ -30,6 +31,8 @@ impl Case {
         Self { name, body: Box::new(move |cluster| Box::pin(body(cluster))) }
     }
 }
+
+type Took = Arc<Mutex<Vec<(Duration, &'static str)>>>;
 
 /// Cases that may run beside each other.
 pub struct Stage {
@@ -68,16 +71,32 @@ pub fn main_in_stages<P: Platform + 'static>(
     };
     let mut has_failed = false;
     for stage in stages(&platform) {
+        let (start, took) = (Instant::now(), Took::default());
         let mut arguments = Arguments::from_args();
         arguments.test_threads.get_or_insert(stage.at_once);
         let trials = stage.cases.into_iter().map(|case| {
-            let platform = platform.clone();
-            Trial::test(case.name, move || run(platform, &case))
+            let (platform, took) = (platform.clone(), Arc::clone(&took));
+            Trial::test(case.name, move || {
+                let start = Instant::now();
+                let result = run(platform, &case);
+                took.lock().unwrap_or_else(PoisonError::into_inner).push((start.elapsed(), case.name));
+                result
+            })
         });
         has_failed |= libtest_mimic::run(&arguments, trials.collect()).has_failed();
+        tell(start.elapsed(), &took);
     }
     drop(platform);
     if has_failed { ExitCode::FAILURE } else { ExitCode::SUCCESS }
+}
+
+/// Says where the time went.
+fn tell(all: Duration, took: &Took) {
+    let mut took = took.lock().unwrap_or_else(PoisonError::into_inner);
+    took.sort();
+    let slowest: Vec<_> =
+        took.iter().rev().take(8).map(|(t, name)| format!("{name} {} s", t.as_secs())).collect();
+    eprintln!("{} cases in {} s; longest: {}", took.len(), all.as_secs(), slowest.join(", "));
 }
 
 fn run(platform: Arc<dyn Platform>, case: &Case) -> Result<(), Failed> {

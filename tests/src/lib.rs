@@ -5,6 +5,7 @@
 //! each works in a namespace of its own, none asserts an absolute time, and every
 //! wait has a deadline and says what it waited for.
 
+pub mod api_only;
 pub mod cluster;
 pub mod harness;
 pub mod hurt;
@@ -13,6 +14,7 @@ pub mod node;
 pub mod process;
 pub mod suite;
 
+pub use api_only::ApiOnly;
 pub use cluster::Cluster;
 pub use harness::{Case, Stage, main};
 pub use hurt::{Hurt, Victim};

@@ -2,6 +2,7 @@
 
 use std::io::Write as _;
 use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -55,10 +56,16 @@ impl RealNode {
         Ok(node)
     }
 
-    /// As `docs/install.md` says, with the images that were loaded.
+    /// As `docs/install.md` says, with the images that were loaded, into a namespace that takes only Pods of the Pod
+    /// Security level `restricted`.
     fn install(&self) -> anyhow::Result<()> {
+        if self.kubectl_says(&["get", "namespace", SYSTEM]).is_err() {
+            self.kubectl_says(&["create", "namespace", SYSTEM])?;
+        }
+        let level = "pod-security.kubernetes.io/enforce=restricted";
+        self.kubectl_says(&["label", "namespace", SYSTEM, level, "--overwrite"])?;
         self.helm(&["upgrade", "--install", "kruntimes", &chart("kruntimes")?, "--wait", "--timeout=3m"])
-            .args(["--create-namespace", "--namespace", SYSTEM])
+            .args(["--namespace", SYSTEM])
             .args(["--set", IMAGES])
             .run()
     }
@@ -147,8 +154,8 @@ impl Platform for RealNode {
 }
 
 impl RealNode {
-    /// A question to kubectl about the platform's own namespace.
-    fn system(&self, arguments: &[&str]) -> anyhow::Result<String> {
+    /// What kubectl says, about the platform's own namespace.
+    fn kubectl_says(&self, arguments: &[&str]) -> anyhow::Result<String> {
         let mut kubectl = self.node().kubectl()?;
         kubectl.args(["--namespace", SYSTEM]).args(arguments);
         Tool(Ok(kubectl)).text()
@@ -156,10 +163,15 @@ impl RealNode {
 
     /// Processes of the Pod of the scheduler that leads.
     fn leader(&self) -> anyhow::Result<Vec<Process>> {
-        let holder =
-            self.system(&["get", "lease", "kruntimes-scheduler", "-o", "jsonpath={.spec.holderIdentity}"])?;
+        let holder = self.kubectl_says(&[
+            "get",
+            "lease",
+            "kruntimes-scheduler",
+            "-o",
+            "jsonpath={.spec.holderIdentity}",
+        ])?;
         let pod = holder.split('_').next().unwrap_or_default();
-        let uid = self.system(&["get", "pod", pod, "-o", "jsonpath={.metadata.uid}"])?;
+        let uid = self.kubectl_says(&["get", "pod", pod, "-o", "jsonpath={.metadata.uid}"])?;
         Ok(process::of_cgroup(&format!("pod{uid}")))
     }
 }
@@ -216,7 +228,8 @@ impl Guard {
     fn start(folder: &Path) -> anyhow::Result<Self> {
         let mut command = Command::new("sh");
         command.args(["-c", r#"read -r _; exec "$1" down --state-dir "$2""#, "guard"]);
-        command.arg(process::program("node")).arg(folder);
+        // In a group of its own: a signal to ours must not end the one that clears up after us.
+        command.arg(process::program("node")).arg(folder).process_group(0);
         // Its messages are for whoever reads the test's output; a killed test leaves nobody to read them.
         let guard = command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
         Ok(Self(guard.context("cannot start sh")?))

@@ -82,10 +82,19 @@ pub fn kill_all(name: &str, found: &[Process]) -> anyhow::Result<()> {
 /// # Errors
 /// When `kill` fails for another reason than that the process is gone.
 pub fn kill(pid: i32) -> anyhow::Result<()> {
-    ensure!(pid > 1, "refusing to kill pid {pid}");
-    let output = Command::new("kill").args(["-KILL", &pid.to_string()]).output().context("running kill")?;
+    signal(pid, "KILL")
+}
+
+/// Sends a signal by its name, such as `STOP`.
+///
+/// # Errors
+/// When `kill` fails for another reason than that the process is gone.
+pub fn signal(pid: i32, signal: &str) -> anyhow::Result<()> {
+    ensure!(pid > 1, "refusing to signal pid {pid}");
+    let words = [format!("-{signal}"), pid.to_string()];
+    let output = Command::new("kill").args(&words).output().context("running kill")?;
     let message = String::from_utf8_lossy(&output.stderr);
-    ensure!(output.status.success() || message.contains("No such process"), "kill {pid}: {message}");
+    ensure!(output.status.success() || message.contains("No such process"), "kill {words:?}: {message}");
     Ok(())
 }
 

@@ -7,6 +7,7 @@ use kruntimes_tests::{Local, harness, suite};
 fn main() -> ExitCode {
     harness::main_shared(Local::start, 1, |place| {
         let mut cases = suite::faults::cases(place);
+        cases.extend(suite::losses::cases(place));
         cases.extend(suite::trouble::cases());
         cases
     })

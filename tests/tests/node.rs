@@ -17,8 +17,14 @@ fn main() -> ExitCode {
             suite::charts::cases(node),
             suite::pools::cases(node),
         ];
-        let alone =
-            [suite::charts::cases_alone(node), suite::faults::cases(node), suite::outages::cases(node)];
+        let alone = [
+            suite::charts::cases_alone(node),
+            suite::installs::cases_alone(node),
+            suite::upgrade::cases_alone(node),
+            suite::faults::cases(node),
+            suite::losses::cases(node),
+            suite::outages::cases(node),
+        ];
         vec![
             Stage { at_once: 4, cases: beside.into_iter().flatten().collect() },
             Stage { at_once: 1, cases: alone.into_iter().flatten().collect() },

@@ -21,6 +21,9 @@ pub struct Args {
     /// Run one suite
     #[arg(long, value_name = "SUITE")]
     only: Vec<Suite>,
+    /// Kubernetes of the suite `api`, such as 1.32.13, built once [default: the version of the suite `node`]
+    #[arg(long, value_name = "VERSION")]
+    kubernetes: Option<String>,
     /// For the test programs, for instance a part of a test's name
     #[arg(last = true)]
     filter: Vec<String>,
@@ -34,11 +37,15 @@ enum Suite {
     Local,
     /// The tests of the server kit once more, in a virtual machine with cgroup v2
     Vm,
+    /// Kinds, rules, policies and the schedulers' Lease on a real API server alone; no root is needed
+    Api,
     /// The behaviour of the whole on a real Kubernetes node, which is started and ended
     Node,
 }
 
 const LOCAL: &[&str] = &["--test", "local", "--test", "local_faults", "--test", "leaders"];
+const API: &[&str] = &["--test", "kinds"];
+const HAND_OVER: &[&str] = &["--test", "leaders"];
 const NODE: &[&str] = &["--test", "node"];
 
 pub fn run(workspace: &Workspace, args: &Args) -> Result<ExitCode> {
@@ -53,17 +60,27 @@ pub fn run(workspace: &Workspace, args: &Args) -> Result<ExitCode> {
     }
     let places = [
         (Suite::Local, "local: the behaviour of the whole on the local platform", LOCAL),
+        (Suite::Api, "api: what an API server says by itself", API),
+        (Suite::Api, "api: two schedulers on it", HAND_OVER),
         (Suite::Node, "node: the behaviour of the whole on a real Kubernetes node", NODE),
     ];
     let places: Vec<_> = places.into_iter().filter(|(suite, ..)| chosen(*suite)).collect();
     if !places.is_empty() {
-        let set_up = set_up(workspace)?;
+        let mut set_up = set_up(workspace)?;
+        set_up.extend(args.kubernetes.as_ref().map(|version| ("KRT_KUBERNETES", PathBuf::from(version))));
         for (_, title, targets) in places {
             eprintln!("{title}");
             // The whole workspace is selected, as everywhere: one package alone would have its dependencies built
             // once more, with fewer features.
             let words = ["test", "--locked", "--workspace", "--no-fail-fast"];
-            report.add(suite(&[&words, targets].concat(), &set_up, &args.filter)?);
+            let mut filter = args.filter.clone();
+            if targets == HAND_OVER {
+                filter.push("--include-ignored".to_owned());
+                if args.filter.is_empty() {
+                    filter.push("a_real_api_server".to_owned());
+                }
+            }
+            report.add(suite(&[&words, targets].concat(), &set_up, &filter)?);
         }
     }
     if chosen(Suite::Vm) {

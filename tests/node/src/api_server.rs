@@ -1,11 +1,12 @@
 //! An API server for one test or suite, which ends with whoever started it.
 
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use anyhow::{Context as _, Result};
 
-use crate::go::cache_folder;
+use crate::go::{cache_folder, ensure_helm};
 use crate::layout::Mode;
 use crate::node::Node;
 
@@ -25,8 +26,12 @@ pub struct ApiServer {
     _guard: Guard,
 }
 
+/// Names another version of Kubernetes, such as `1.32.13`.
+const VERSION: &str = "KRT_KUBERNETES";
+
 impl ApiServer {
-    /// Starts one and waits until it is ready: seconds, or minutes where the programs are still to be built.
+    /// Starts one and waits until it is ready: seconds, or minutes where the programs are still to be built. `KRT_KUBERNETES`
+    /// in the environment names another version than the tests' own.
     pub fn start() -> Result<Self> {
         let parent = cache_folder()?.join("run");
         std::fs::create_dir_all(&parent)?;
@@ -37,9 +42,14 @@ impl ApiServer {
             .arg(&folder)
             .stdin(Stdio::piped())
             .stdout(Stdio::null())
-            .stderr(Stdio::null());
+            .stderr(Stdio::null())
+            // A signal to our whole group must not end the one that clears up after us.
+            .process_group(0);
         let guard = Guard(guard.spawn().context("cannot start sh")?);
-        let node = Node::up(&folder, Mode::Api)?;
+        let node = match std::env::var(VERSION) {
+            Ok(version) => Node::up_api(&folder, &version)?,
+            Err(_) => Node::up(&folder, Mode::Api)?,
+        };
         Ok(Self { kubeconfig: node.kubeconfig(), node, _guard: guard })
     }
 
@@ -57,6 +67,15 @@ impl ApiServer {
     /// A kubectl that talks to this server: arguments are to be added.
     pub fn kubectl(&self) -> Result<Command> {
         self.node.kubectl()
+    }
+
+    /// A helm that talks to this server: arguments are to be added.
+    ///
+    /// # Errors
+    /// When helm is not there and does not build.
+    pub fn helm(&self) -> Result<Command> {
+        ensure_helm()?;
+        self.node.command("helm")
     }
 }
 

@@ -32,6 +32,9 @@ pub enum NodeCommand {
         /// Only etcd and the API server: no Pods run, no root is needed
         #[arg(long)]
         api_only: bool,
+        /// Another version of Kubernetes than the tests' own, such as 1.32.13; built once, for an API server alone
+        #[arg(long, value_name = "VERSION", requires = "api_only")]
+        kubernetes: Option<String>,
     },
     /// End the node and remove everything of it
     Down,
@@ -72,7 +75,9 @@ pub fn main(args: NodeArgs) -> Result<()> {
             println!("{}", go::ensure_kubectl()?.display());
             Ok(())
         }
-        NodeCommand::Up { api_only } => up(&folder, if api_only { Mode::Api } else { Mode::Full }),
+        NodeCommand::Up { kubernetes: Some(version), .. } => up(|| Node::up_api(&folder, &version)),
+        NodeCommand::Up { api_only: true, .. } => up(|| Node::up(&folder, Mode::Api)),
+        NodeCommand::Up { .. } => up(|| Node::up(&folder, Mode::Full)),
         NodeCommand::Down => match Node::open(&folder)? {
             Some(node) => node.down(),
             None => {
@@ -99,9 +104,9 @@ pub fn main(args: NodeArgs) -> Result<()> {
     }
 }
 
-fn up(folder: &std::path::Path, mode: Mode) -> Result<()> {
+fn up(start: impl FnOnce() -> Result<Node>) -> Result<()> {
     let started = Instant::now();
-    let node = Node::up(folder, mode)?;
+    let node = start()?;
     eprintln!(
         "up after {:.1} s; its kubeconfig works on this machine and inside the node:",
         started.elapsed().as_secs_f64()

@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, bail};
 use sha2::{Digest as _, Sha256};
 
+use crate::other_version::MADE;
 use crate::process::{on_path, write};
 
 /// The Kubernetes components that the one multi-call program answers for.
@@ -25,15 +26,17 @@ const HELM: &str = "v3.22.0";
 const GO_MOD: &str = include_str!("../go/go.mod");
 
 /// What a build is: where from, where to, and how.
-struct Program<'a> {
+pub(crate) struct Program<'a> {
     /// For messages: name and version.
-    what: String,
+    pub what: String,
     /// How long it takes with an empty build cache, for a person's patience.
-    usual_minutes: u32,
-    /// A package path of our module, or `MODULE/PACKAGE@VERSION`.
-    package: &'a str,
-    flags: String,
-    to: PathBuf,
+    pub usual_minutes: u32,
+    /// A package path of the module, or `MODULE/PACKAGE@VERSION`.
+    pub package: &'a str,
+    /// The folder of a module that was made ([`crate::other_version`]); else it is ours.
+    pub module: Option<&'a Path>,
+    pub flags: String,
+    pub to: PathBuf,
 }
 
 /// `${XDG_CACHE_HOME:-~/.cache}/kruntimes`.
@@ -61,6 +64,7 @@ pub fn ensure_kubectl() -> Result<PathBuf> {
         what: format!("kubectl {version}"),
         usual_minutes: 2,
         package: "./cmd/kubectl",
+        module: None,
         flags: version_flags(version)?,
         to: cache_folder()?.join("bin/kubectl"),
     })
@@ -81,6 +85,7 @@ pub fn ensure_helm() -> Result<PathBuf> {
         what: format!("helm {HELM}"),
         usual_minutes: 2,
         package: &package,
+        module: None,
         flags,
         to: cache_folder()?.join("bin/helm"),
     })
@@ -94,13 +99,20 @@ pub fn ensure_kubernetes() -> Result<PathBuf> {
         what: format!("Kubernetes {version}"),
         usual_minutes: 7,
         package: "./cmd/kube",
+        module: None,
         flags: version_flags(version)?,
         to: folder.join("kube"),
     })?;
-    for name in COMPONENTS {
+    link(&folder, "kube", &COMPONENTS)?;
+    Ok(folder)
+}
+
+/// Gives a program the names that it looks at.
+pub(crate) fn link(folder: &Path, program: &str, names: &[&str]) -> Result<()> {
+    for name in names {
         let link = folder.join(name);
         if fs::read_link(&link).is_err() {
-            match std::os::unix::fs::symlink("kube", &link) {
+            match std::os::unix::fs::symlink(program, &link) {
                 Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => {
                     return Err(error).with_context(|| format!("cannot link {}", link.display()));
                 }
@@ -108,7 +120,7 @@ pub fn ensure_kubernetes() -> Result<PathBuf> {
             }
         }
     }
-    Ok(folder)
+    Ok(())
 }
 
 /// A helper of a few lines from our module: `forward` or `pause`.
@@ -117,13 +129,14 @@ pub(crate) fn ensure_helper(name: &str) -> Result<PathBuf> {
         what: name.to_owned(),
         usual_minutes: 1,
         package: &format!("./cmd/{name}"),
+        module: None,
         flags: "-s -w".to_owned(),
         to: cache_folder()?.join("bin").join(name),
     })
 }
 
 /// The components tell their version from these; without them they call themselves v0.0.0 and clients complain.
-fn version_flags(version: &str) -> Result<String> {
+pub(crate) fn version_flags(version: &str) -> Result<String> {
     let (major, minor) = major_minor(version)?;
     let variable = "-X k8s.io/component-base/version";
     Ok(format!(
@@ -140,7 +153,7 @@ fn module_folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("go")
 }
 
-fn build(program: &Program<'_>) -> Result<PathBuf> {
+pub(crate) fn build(program: &Program<'_>) -> Result<PathBuf> {
     let folder = program.to.parent().context("a program lies in a folder")?;
     fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
     let stamp = stamp(program)?;
@@ -183,7 +196,12 @@ fn compile(program: &Program<'_>, folder: &Path) -> Result<()> {
     if program.package.contains('@') {
         go.arg("install").env("GOBIN", made.path());
     } else {
-        go.arg("build").current_dir(module_folder()).arg("-o").arg(made.path().join("program"));
+        go.arg("build").arg("-o").arg(made.path().join("program"));
+        match program.module {
+            None => go.current_dir(module_folder()),
+            // Its sums and indirect requirements are for Go to complete.
+            Some(module) => go.current_dir(module).env("GOFLAGS", "-mod=mod"),
+        };
     }
     go.args(["-v", "-trimpath", "-ldflags", &program.flags, program.package]);
     let mut child = go.stdin(Stdio::null()).stderr(Stdio::piped()).spawn().context("cannot start go")?;
@@ -222,8 +240,12 @@ fn stamp(program: &Program<'_>) -> Result<String> {
         hash.update([0]);
     }
     if program.package.starts_with('.') {
-        let module = module_folder();
-        for file in ["go.mod", "go.sum", &format!("{}/main.go", program.package)] {
+        let main = format!("{}/main.go", program.package);
+        let (module, files) = match program.module {
+            None => (module_folder(), vec!["go.mod", "go.sum", &main]),
+            Some(module) => (module.to_owned(), vec![MADE, &main]),
+        };
+        for file in files {
             let path = module.join(file);
             hash.update(fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?);
         }
@@ -267,6 +289,7 @@ mod tests {
             what: String::new(),
             usual_minutes: 1,
             package,
+            module: None,
             flags: flags.to_owned(),
             to: PathBuf::new(),
         };

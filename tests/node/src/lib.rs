@@ -24,6 +24,7 @@ mod host;
 mod images;
 mod layout;
 mod node;
+mod other_version;
 mod packages;
 mod pki;
 mod process;

@@ -17,7 +17,7 @@ use crate::components::{self, CONTAINERD, NODE};
 use crate::host::{self, Namespaces};
 use crate::layout::{Layout, Mode};
 use crate::process::{Process, run, tail, text, wait_until, write};
-use crate::{go, images, packages, pki};
+use crate::{go, images, other_version, packages, pki};
 
 const STATE: &str = "node.json";
 const FORWARDER: &str = "forward";
@@ -48,6 +48,24 @@ impl Node {
     /// Missing root rights, Go or Debian packages; a component that does not become ready (its log's end is in the error, the
     /// logs stay until `down`).
     pub fn up(folder: &Path, mode: Mode) -> Result<Self> {
+        Self::up_with(folder, mode, || match mode {
+            Mode::Full => go::ensure_all(),
+            Mode::Api => go::ensure_kubectl().and_then(|_| go::ensure_kubernetes()),
+        })
+    }
+
+    /// Like [`Self::up`] for an API server alone, of another version of Kubernetes, such as `1.32.13`.
+    ///
+    /// # Errors
+    /// As there, or when that version does not build.
+    pub fn up_api(folder: &Path, version: &str) -> Result<Self> {
+        Self::up_with(folder, Mode::Api, || {
+            go::ensure_kubectl()?;
+            other_version::ensure_api_server(version)
+        })
+    }
+
+    fn up_with(folder: &Path, mode: Mode, programs: impl FnOnce() -> Result<PathBuf>) -> Result<Self> {
         let folder = &std::path::absolute(folder)?;
         if let Some(node) = Self::open(folder)? {
             if node.is_alive() && node.layout.mode == mode {
@@ -62,11 +80,7 @@ impl Node {
             Self::is_possible()?;
             packages::ensure(packages::NODE)?;
         }
-        let programs = match mode {
-            Mode::Full => go::ensure_all()?,
-            Mode::Api => go::ensure_kubectl().and_then(|_| go::ensure_kubernetes())?,
-        };
-        let (layout, socket) = Layout::choose(mode, folder, programs)?;
+        let (layout, socket) = Layout::choose(mode, folder, programs()?)?;
         fs::create_dir_all(folder.join("logs"))
             .with_context(|| format!("cannot make {}", folder.display()))?;
         pki::make(folder, layout.port)?;

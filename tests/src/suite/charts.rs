@@ -1,23 +1,27 @@
-//! The charts, with the real helm: a first Run in two commands, wrong values, the optional verb `use`.
+//! The charts, with the real helm: a first Run in two commands, values right and wrong, rights, metrics, the optional verb `use`.
 
 use std::sync::Arc;
 
 use anyhow::{Context, ensure};
 use k8s_openapi::api::rbac::v1::Role;
 use kruntimes_api::run::Phase;
-use kube::api::{Api, ListParams, PostParams};
-use serde_json::json;
+use kube::api::{Api, ListParams, Patch, PatchParams, PostParams};
+use serde_json::{Value, json};
 
-use crate::cluster::{bash, eventually, phase, stdout};
+use crate::cluster::{bash, eventually, output, phase, stdout};
 use crate::node::{IMAGES, RealNode, chart};
 use crate::{Case, Cluster};
 
 /// Cases that leave the platform as it is.
 pub fn cases(node: &Arc<RealNode>) -> Vec<Case> {
-    let (first, wrong) = (node.clone(), node.clone());
+    let (first, wrong, values, parts) = (node.clone(), node.clone(), node.clone(), node.clone());
     vec![
         Case::new("charts_pool_first_run_test_uninstall", move |cluster| first_run(cluster, first.clone())),
         Case::new("charts_wrong_values_are_refused", move |_| wrong_values(wrong.clone())),
+        Case::new("charts_values_reach_the_pool", move |cluster| pool_values(cluster, values.clone())),
+        Case::new("charts_optional_parts", move |_| optional_parts(parts.clone())),
+        Case::new("charts_metrics_are_served", metrics),
+        Case::new("charts_rights_of_the_control_plane", least_rights),
     ]
 }
 
@@ -27,11 +31,23 @@ pub fn cases_alone(node: &Arc<RealNode>) -> Vec<Case> {
     vec![Case::new("charts_the_verb_use", move |cluster| verb_use(cluster, node.clone()))]
 }
 
+/// From here on the namespace takes only Pods of the Pod Security level `restricted`.
+pub(super) async fn restrict(cluster: &Cluster) -> anyhow::Result<()> {
+    let label = json!({"metadata": {"labels": {"pod-security.kubernetes.io/enforce": "restricted"}}});
+    cluster.namespaces().patch(&cluster.namespace, &PatchParams::default(), &Patch::Merge(label)).await?;
+    Ok(())
+}
+
 /// The second of the two commands of `docs/install.md` (the platform is installed by the first), and what follows it.
 async fn first_run(cluster: Cluster, node: Arc<RealNode>) -> anyhow::Result<()> {
     let namespace = cluster.namespace.clone();
     let chart = chart("runtime-pool")?;
-    node.helm(&["install", "bash", &chart, "--namespace", &namespace, "--set", IMAGES]).run()?;
+    restrict(&cluster).await?;
+    let notes = node.helm(&["install", "bash", &chart, "--namespace", &namespace, "--set", IMAGES]).text()?;
+    ensure!(
+        notes.contains(&format!("krt run --namespace {namespace} --runtime bash")),
+        "the next command: {notes}"
+    );
     let said = stdout(cluster.krt(&["run", "--runtime", "bash", "-c", "echo hello from $HOSTNAME"])).await?;
     ensure!(said.starts_with("hello from runtime-bash-"), "{said:?}");
     let tested = node.helm(&["test", "bash", "--timeout=2m", "--namespace", &namespace]).text()?;
@@ -77,6 +93,133 @@ async fn wrong_values(node: Arc<RealNode>) -> anyhow::Result<()> {
         let rendered = node.helm(&["template", "x", &chart(name)?, "--set", value]).text();
         let error = rendered.err().with_context(|| format!("{name} took {value}"))?;
         ensure!(format!("{error:#}").contains(word), "{name} {value}: {word} is not named: {error:#}");
+    }
+    Ok(())
+}
+
+/// Every value of a pool ends where it belongs in a Runtime that the API server takes.
+async fn pool_values(cluster: Cluster, node: Arc<RealNode>) -> anyhow::Result<()> {
+    let values = json!({
+        "replicas": 3,
+        "capacity": {"runs": 4, "memory": "1Gi", "example.com/licence": 2},
+        "customResources": [{"name": "example.com/licence", "kind": "Counted", "env": "LICENCES"}],
+        "resources": {"requests": {"cpu": "50m"}},
+        "nodeSelector": {"disk": "fast"},
+        "tolerations": [{"key": "dedicated", "operator": "Exists"}],
+        "volumes": [{"name": "cache", "emptyDir": {}}],
+        "volumeMounts": [{"name": "cache", "mountPath": "/cache"}],
+        "imagePullSecrets": [{"name": "registry"}],
+        "isolation": {"require": {"kill": "Soft"}, "tenancy": "SingleSubmitter"},
+        "extraContainers": [{"name": "helper", "image": "localhost/helper:1"}],
+        "runMaximums": {"timeout": "2h"},
+        "env": [{"name": "A", "value": "b"}],
+    });
+    let expected = [
+        ("/spec/replicas", json!(3)),
+        ("/spec/capacity/resources/example.com~1licence", json!("2")),
+        ("/spec/resources/0/env", json!("LICENCES")),
+        ("/spec/isolation", values["isolation"].clone()),
+        ("/spec/runMaximums/timeout", json!("2h")),
+        ("/spec/template/spec/nodeSelector/disk", json!("fast")),
+        ("/spec/template/spec/tolerations", values["tolerations"].clone()),
+        ("/spec/template/spec/volumes/0/name", json!("cache")),
+        ("/spec/template/spec/imagePullSecrets/0/name", json!("registry")),
+        ("/spec/template/spec/containers/0/volumeMounts/0/mountPath", json!("/cache")),
+        ("/spec/template/spec/containers/0/resources/requests/cpu", json!("50m")),
+        ("/spec/template/spec/containers/0/env/0/name", json!("A")),
+        ("/spec/template/spec/containers/1/name", json!("helper")),
+    ];
+    let folder = tempfile::tempdir()?;
+    let (file, manifest) = (folder.path().join("values.json"), folder.path().join("runtime.yaml"));
+    std::fs::write(&file, serde_json::to_vec(&values)?)?;
+    let (file, manifest) = (file.to_string_lossy(), manifest.to_string_lossy());
+    let chart = chart("runtime-pool")?;
+    let template = ["template", "full", &chart, "--namespace", &cluster.namespace, "--values", &file];
+    let text = node.helm(&template).args(["--show-only", "templates/runtime.yaml"]).text()?;
+    std::fs::write(&*manifest, text)?;
+    let apply = cluster.kubectl(&["apply", "--dry-run=server", "--output=json", "--filename", &manifest]);
+    let runtime: Value = serde_json::from_str(&stdout(apply.context("no kubectl")?).await?)?;
+    for (path, value) in expected {
+        ensure!(runtime.pointer(path) == Some(&value), "{path}: {value} in {runtime}");
+    }
+    Ok(())
+}
+
+/// What other operators look at is made when it is asked for.
+async fn optional_parts(node: Arc<RealNode>) -> anyhow::Result<()> {
+    let chart = chart("kruntimes")?;
+    let kinds = |values: &str| -> anyhow::Result<Vec<String>> {
+        let text = node.helm(&["template", "x", &chart, "--set", values]).text()?;
+        Ok(text.lines().filter_map(|line| line.strip_prefix("kind: ")).map(str::to_owned).collect())
+    };
+    let on = kinds("metrics.serviceMonitor.enabled=true,metrics.prometheusRule.enabled=true")?;
+    let off =
+        kinds("podDisruptionBudget.enabled=false,networkPolicy.enabled=false,kruntimes-crds.enabled=false")?;
+    for kind in [
+        "ServiceMonitor",
+        "PrometheusRule",
+        "PodDisruptionBudget",
+        "NetworkPolicy",
+        "CustomResourceDefinition",
+    ] {
+        ensure!(on.iter().any(|made| made == kind), "{kind} in {on:?}");
+        ensure!(!off.iter().any(|made| made == kind), "no {kind} in {off:?}");
+    }
+    Ok(())
+}
+
+/// Through the chart's Services, and from the sidecar of a pool.
+async fn metrics(cluster: Cluster) -> anyhow::Result<()> {
+    cluster.bash_pool(1, 1).await?;
+    cluster.run_script("r", "true").await?;
+    let pods = cluster.pods().list(&ListParams::default().labels("runtime=bash")).await?.items;
+    let pod = pods.into_iter().find_map(|pod| pod.metadata.name).context("a ready pool has a Pod")?;
+    let service =
+        |component: &str| format!("{}/services/kruntimes-{component}-metrics:metrics", crate::node::SYSTEM);
+    for (what, figure) in [
+        (service("scheduler"), "kruntimes_scheduler_queue_depth"),
+        (service("controller"), "kruntimes_controller_pods_ready"),
+        (format!("{}/pods/{pod}:9090", cluster.namespace), "kruntimes_runtimed_run_duration_seconds_count"),
+    ] {
+        let url = format!("/api/v1/namespaces/{what}/proxy/metrics");
+        eventually(&format!("{figure} at {url}"), || async {
+            let text = cluster.client.request_text(http::Request::get(&url).body(Vec::new())?).await?;
+            Ok(text.contains(figure))
+        })
+        .await?;
+    }
+    Ok(())
+}
+
+/// What scheduler and controller are for, and nothing that a thief would like.
+async fn least_rights(cluster: Cluster) -> anyhow::Result<()> {
+    let cases = [
+        ("scheduler", "patch", "runs.kruntimes.io/status", true),
+        ("scheduler", "delete", "runs.kruntimes.io", false),
+        ("scheduler", "patch", "runs.kruntimes.io", false),
+        ("scheduler", "create", "pods", false),
+        ("scheduler", "get", "secrets", false),
+        ("scheduler", "get", "configmaps", false),
+        ("controller", "delete", "runs.kruntimes.io", true),
+        ("controller", "create", "deployments.apps", true),
+        ("controller", "patch", "runs.kruntimes.io", false),
+        ("controller", "create", "pods", false),
+        ("controller", "get", "secrets", false),
+        ("controller", "create", "serviceaccounts/token", false),
+        ("controller", "create", "clusterrolebindings.rbac.authorization.k8s.io", false),
+        ("controller", "get", "pods/exec", false),
+    ];
+    for (component, verb, resource, allowed) in cases {
+        let account = format!("--as=system:serviceaccount:{}:kruntimes-{component}", crate::node::SYSTEM);
+        let (resource, part) = resource.split_once('/').unwrap_or((resource, ""));
+        let part = format!("--subresource={part}");
+        let may = cluster.kubectl(&["auth", "can-i", verb, resource, &part, &account]);
+        let said = output(may.context("no kubectl")?).await?;
+        let answer = String::from_utf8_lossy(&said.stdout).trim().to_owned();
+        ensure!(
+            answer == if allowed { "yes" } else { "no" },
+            "{component} {verb} {resource} {part}: {said:?}"
+        );
     }
     Ok(())
 }

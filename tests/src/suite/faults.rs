@@ -50,9 +50,13 @@ pub fn cases<P: Hurt + 'static>(place: &Arc<P>) -> Vec<Case> {
             cases.push(Case::new(name, move |cluster| killed(cluster, place.clone(), victim, moment)));
         }
     }
-    let away = place.clone();
-    cases.push(Case::new("fault_pod_deleted_retry_lands_elsewhere", pod_deleted));
-    cases.push(Case::new("fault_pod_deleted_gracefully_hands_back", drained));
+    let (deleted, asked, away) = (place.clone(), place.clone(), place.clone());
+    cases.push(Case::new("fault_pod_deleted_retry_lands_elsewhere", move |cluster| {
+        pod_deleted(cluster, deleted.clone())
+    }));
+    cases.push(Case::new("fault_pod_deleted_gracefully_hands_back", move |cluster| {
+        drained(cluster, asked.clone())
+    }));
     cases.push(Case::new("fault_everything_at_random", move |cluster| at_random(cluster, away.clone())));
     cases
 }
@@ -170,7 +174,7 @@ fn is_locked(path: &std::path::Path) -> anyhow::Result<bool> {
 }
 
 /// The first Pod is gone for good; the retry runs on the other.
-async fn pod_deleted(cluster: Cluster) -> anyhow::Result<()> {
+async fn pod_deleted<P: Hurt>(cluster: Cluster, place: Arc<P>) -> anyhow::Result<()> {
     cluster.sharing_pool(2, 1).await?;
     cluster.submit("r", locked(&cluster, "r", "3")?).await?;
     let first = cluster.phase("r", Phase::Running).await?.assigned_pod.unwrap_or_default();
@@ -180,18 +184,18 @@ async fn pod_deleted(cluster: Cluster) -> anyhow::Result<()> {
     check(&status, 2)?;
     ensure!(status.attempt == Some(2), "a lost Pod costs an attempt: {status:?}");
     ensure!(status.assigned_pod.as_deref() != Some(first.as_str()), "{status:?}");
-    Ok(())
+    nothing_left(&cluster, place.as_ref()).await
 }
 
 /// A Pod that is asked to stop lets its Run finish within the grace period.
-async fn drained(cluster: Cluster) -> anyhow::Result<()> {
+async fn drained<P: Hurt>(cluster: Cluster, place: Arc<P>) -> anyhow::Result<()> {
     cluster.sharing_pool(2, 1).await?;
     cluster.submit("r", locked(&cluster, "r", "2")?).await?;
     let pod = cluster.phase("r", Phase::Running).await?.assigned_pod.unwrap_or_default();
     cluster.pods().delete(&pod, &kube::api::DeleteParams::default()).await?;
     let status = cluster.end("r").await?;
     ensure!(phase(&status) == Phase::Succeeded && status.attempt == Some(1), "{status:?}");
-    Ok(())
+    nothing_left(&cluster, place.as_ref()).await
 }
 
 /// Twenty Runs while programs are killed one after the other.

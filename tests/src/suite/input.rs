@@ -9,15 +9,20 @@ use crate::cluster::{BASH_IMAGE, bash, bash_with, phase};
 use crate::{Case, Cluster};
 
 pub(super) fn cases() -> Vec<Case> {
-    vec![
-        Case::new("input_refused_by_the_api", refused),
-        Case::new("input_immutable_fields", immutable),
+    let mut cases = cases_of_the_api();
+    cases.extend([
         Case::new("input_terminal_is_final", terminal_is_final),
         Case::new("input_unknown_runtime", unknown_runtime),
         Case::new("input_fractional_request", fractional_request),
         Case::new("input_git", git),
         Case::new("input_bad_runtime", bad_runtime),
-    ]
+    ]);
+    cases
+}
+
+/// What the API itself refuses, without anything behind it.
+pub(super) fn cases_of_the_api() -> Vec<Case> {
+    vec![Case::new("input_refused_by_the_api", refused), Case::new("input_immutable_fields", immutable)]
 }
 
 async fn refused(cluster: Cluster) -> anyhow::Result<()> {

@@ -1,12 +1,15 @@
 //! The behaviour of the product, one file per part of it.
 
+pub mod api;
 pub mod cancel;
 pub mod charts;
 pub mod cli;
 pub mod faults;
 pub mod input;
+pub mod installs;
 pub mod kubectl;
 pub mod lifecycle;
+pub mod losses;
 pub mod outages;
 pub mod pools;
 pub mod python;
@@ -15,6 +18,7 @@ pub mod retry;
 pub mod rights;
 pub mod scheduling;
 pub mod trouble;
+pub mod upgrade;
 
 use crate::Case;
 

@@ -4,7 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
+use futures::future::try_join_all;
 use k8s_openapi::api::core::v1::Node;
+use kruntimes_api::Reason;
 use kruntimes_api::run::Phase;
 use kube::api::{Api, EvictParams, ListParams};
 use serde_json::json;
@@ -26,8 +28,9 @@ pub fn cases(node: &Arc<RealNode>) -> Vec<Case> {
         on("outage_api_server_restarted_under_load", |c, n| Box::pin(api_server(c, n))),
         on("outage_control_plane_rolled_out_under_load", |c, n| Box::pin(rolled_out(c, n))),
         on("outage_namespace_deleted", |c, n| Box::pin(namespace_deleted(c, n))),
-        Case::new("outage_pod_evicted", evicted),
-        Case::new("outage_workspace_full", workspace_full),
+        on("outage_pod_evicted", |c, n| Box::pin(evicted(c, n))),
+        on("outage_workspace_full", |c, n| Box::pin(workspace_full(c, n))),
+        on("outage_two_hundred_cancelled_while_they_run", |c, n| Box::pin(cancelled(c, n))),
     ]
 }
 
@@ -153,17 +156,37 @@ async fn namespace_deleted(cluster: Cluster, node: Arc<RealNode>) -> anyhow::Res
 }
 
 /// An eviction is a request to stop: what runs may finish, the pool comes back.
-async fn evicted(cluster: Cluster) -> anyhow::Result<()> {
+async fn evicted(cluster: Cluster, node: Arc<RealNode>) -> anyhow::Result<()> {
     cluster.sharing_pool(2, 1).await?;
     cluster.submit("r", locked(&cluster, "r", "2")?).await?;
     let pod = cluster.phase("r", Phase::Running).await?.assigned_pod.unwrap_or_default();
     cluster.pods().evict(&pod, &EvictParams::default()).await?;
     check(&cluster.end("r").await?, 1)?;
-    cluster.ready("bash", 2).await
+    cluster.ready("bash", 2).await?;
+    nothing_left(&cluster, node.as_ref()).await
+}
+
+/// As many processes as there may be in two Pods end at once, and with them whatever they started.
+async fn cancelled(cluster: Cluster, node: Arc<RealNode>) -> anyhow::Result<()> {
+    const COUNT: usize = 200;
+    cluster.bash_pool(2, COUNT as u32 / 2).await?;
+    let names: Vec<String> = (0..COUNT).map(|i| format!("r-{i:03}")).collect();
+    for name in &names {
+        cluster.script(name, "sleep 600 & sleep 600").await?;
+    }
+    for name in &names {
+        cluster.phase(name, Phase::Running).await?;
+    }
+    try_join_all(names.iter().map(|name| cluster.patch_spec(name, json!({"cancelRequested": true})))).await?;
+    for name in &names {
+        let status = cluster.end(name).await?;
+        ensure!(status.reason == Some(Reason::Cancelled) && status.attempt == Some(1), "{name}: {status:?}");
+    }
+    nothing_left(&cluster, node.as_ref()).await
 }
 
 /// A Run that fills the volume fails by itself; the Pod and the Runs after it do not.
-async fn workspace_full(cluster: Cluster) -> anyhow::Result<()> {
+async fn workspace_full(cluster: Cluster, node: Arc<RealNode>) -> anyhow::Result<()> {
     let spec = json!({
         "template": {"spec": {"containers": [container()]}},
         "workspace": {"emptyDir": {"medium": "Memory", "sizeLimit": "8Mi"}},
@@ -181,5 +204,5 @@ async fn workspace_full(cluster: Cluster) -> anyhow::Result<()> {
     ensure!(phase(&beside) == Phase::Succeeded || told.contains("no space left"), "{beside:?}");
     let after = cluster.run_script("after", "head -c 1M /dev/zero > small").await?;
     ensure!(phase(&after) == Phase::Succeeded, "the room is free again: {after:?}");
-    Ok(())
+    nothing_left(&cluster, node.as_ref()).await
 }

@@ -99,7 +99,7 @@ async fn with_token(cluster: &Cluster, token: &str) -> anyhow::Result<kube::Clie
 }
 
 /// The answer must be a refusal that says why with `word`.
-fn refused<T>(what: &str, word: &str, result: Result<T, kube::Error>) -> anyhow::Result<()> {
+pub(super) fn refused<T>(what: &str, word: &str, result: Result<T, kube::Error>) -> anyhow::Result<()> {
     match result {
         Err(kube::Error::Api(status)) if matches!(status.code, 403 | 422) => {
             ensure!(status.message.contains(word), "{what}: {word:?} is not in {:?}", status.message);
