@@ -14,6 +14,7 @@ pub mod controller;
 pub mod events;
 pub mod lease;
 pub mod options;
+mod program;
 pub mod scheduler;
 pub mod slim;
 pub mod watch;

@@ -23,9 +23,10 @@ fn names(text: &str) -> BTreeSet<String> {
 
 #[test]
 fn every_metric_that_is_spoken_of_is_registered() {
+    let watch = read("control-plane/src/watch.rs");
     let sources = [
-        ("kruntimes_scheduler_", read("control-plane/src/scheduler/metrics.rs")),
-        ("kruntimes_controller_", read("control-plane/src/controller/metrics.rs")),
+        ("kruntimes_scheduler_", read("control-plane/src/scheduler/metrics.rs") + &watch),
+        ("kruntimes_controller_", read("control-plane/src/controller/metrics.rs") + &watch),
         ("kruntimes_runtimed_", read("runtimed/src/metrics.rs")),
     ];
     for page in ["charts/kruntimes/templates/monitoring.yaml", "docs/operations.md"] {

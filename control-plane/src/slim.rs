@@ -1,16 +1,15 @@
 //! Runs without what no decision of the control plane looks at: no script, no
 //! environment, no outputs. A queued Run costs a few hundred bytes, whatever it runs.
 
-use std::borrow::Cow;
-
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kruntimes_api::Run;
 use kruntimes_api::run::{Affinity, Resources, RetryPolicy, RunSpec, RunStatus};
-use kube::Resource;
+use kube_derive::Resource;
 use serde::Deserialize;
 
 /// A Run as the control plane watches it. Fields that are not here are skipped while decoding.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, Resource)]
+#[resource(inherit = "Run")]
 pub struct SlimRun {
     metadata: ObjectMeta,
     spec: SlimSpec,
@@ -64,35 +63,6 @@ impl From<SlimRun> for Run {
             ..RunSpec::default()
         };
         Self { metadata, spec, status }
-    }
-}
-
-impl Resource for SlimRun {
-    type DynamicType = ();
-    type Scope = <Run as Resource>::Scope;
-
-    fn kind(dt: &()) -> Cow<'_, str> {
-        Run::kind(dt)
-    }
-
-    fn group(dt: &()) -> Cow<'_, str> {
-        Run::group(dt)
-    }
-
-    fn version(dt: &()) -> Cow<'_, str> {
-        Run::version(dt)
-    }
-
-    fn plural(dt: &()) -> Cow<'_, str> {
-        Run::plural(dt)
-    }
-
-    fn meta(&self) -> &ObjectMeta {
-        &self.metadata
-    }
-
-    fn meta_mut(&mut self) -> &mut ObjectMeta {
-        &mut self.metadata
     }
 }
 

@@ -6,6 +6,10 @@ use futures::StreamExt as _;
 use futures::stream::BoxStream;
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use kruntimes_daemon::Metrics;
+use kruntimes_daemon::prometheus_client::encoding::EncodeLabelSet;
+use kruntimes_daemon::prometheus_client::metrics::counter::Counter;
+use kruntimes_daemon::prometheus_client::metrics::family::Family;
 use kube::core::DeserializeGuard;
 use kube::runtime::watcher::{self, Config};
 use kube::runtime::{WatchStreamExt as _, watcher as watch_kind};
@@ -38,6 +42,44 @@ pub enum Watched<T> {
     },
     /// The watch failed and is started again after a pause.
     Trouble(String),
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct KindLabel {
+    kind: &'static str,
+}
+
+/// What goes wrong with watches, counted and logged, by kind.
+#[derive(Debug, Clone, Default)]
+pub struct WatchMetrics {
+    malformed: Family<KindLabel, Counter>,
+    errors: Family<KindLabel, Counter>,
+}
+
+impl WatchMetrics {
+    /// Registers both counters.
+    pub fn new(metrics: &Metrics) -> Self {
+        let this = Self::default();
+        metrics.register(|registry| {
+            let help = "Objects that could not be decoded";
+            registry.register("malformed_objects", help, this.malformed.clone());
+            let help = "Watches that had to be started again";
+            registry.register("watch_errors", help, this.errors.clone());
+        });
+        this
+    }
+
+    /// An object that could not be decoded.
+    pub fn malformed(&self, kind: &'static str, meta: &ObjectMeta, error: &str) {
+        self.malformed.get_or_create(&KindLabel { kind }).inc();
+        tracing::warn!(kind, namespace = meta.namespace, name = meta.name, error, "object cannot be decoded");
+    }
+
+    /// A watch that is started again.
+    pub fn trouble(&self, kind: &'static str, error: &str) {
+        self.errors.get_or_create(&KindLabel { kind }).inc();
+        tracing::warn!(kind, error, "watch failed");
+    }
 }
 
 /// An [`Api`] of one namespace, or of all.

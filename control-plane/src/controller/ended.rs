@@ -1,6 +1,5 @@
 //! Ended Runs that are to be deleted some day, and nothing else of them.
 
-use std::borrow::Cow;
 use std::collections::{BTreeSet, HashMap};
 
 use jiff::{SignedDuration, Timestamp};
@@ -9,7 +8,7 @@ use kruntimes_api::run::Phase;
 use kruntimes_api::{Reason, Run};
 use kruntimes_core::ids::RunUid;
 use kruntimes_core::ttl::{Ended, TtlBounds, delete_at};
-use kube::Resource;
+use kube_derive::Resource;
 use serde::Deserialize;
 
 use crate::events::About;
@@ -23,7 +22,8 @@ const FRESH: SignedDuration = SignedDuration::from_secs(30);
 pub(super) const PAGE: u32 = 100;
 
 /// An ended Run as the controller watches it.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, Resource)]
+#[resource(inherit = "Run")]
 pub struct EndedRun {
     metadata: ObjectMeta,
     spec: EndedSpec,
@@ -103,35 +103,6 @@ impl EndedRun {
         let created = self.metadata.creation_timestamp.as_ref().map(|time| time.0);
         let at = self.status.completion_time.as_ref().map(|time| time.0).or(created)?;
         delete_at(Ended { at, ttl: self.spec.ttl_seconds_after_finished }, bounds)
-    }
-}
-
-impl Resource for EndedRun {
-    type DynamicType = ();
-    type Scope = <Run as Resource>::Scope;
-
-    fn kind(dt: &()) -> Cow<'_, str> {
-        Run::kind(dt)
-    }
-
-    fn group(dt: &()) -> Cow<'_, str> {
-        Run::group(dt)
-    }
-
-    fn version(dt: &()) -> Cow<'_, str> {
-        Run::version(dt)
-    }
-
-    fn plural(dt: &()) -> Cow<'_, str> {
-        Run::plural(dt)
-    }
-
-    fn meta(&self) -> &ObjectMeta {
-        &self.metadata
-    }
-
-    fn meta_mut(&mut self) -> &mut ObjectMeta {
-        &mut self.metadata
     }
 }
 

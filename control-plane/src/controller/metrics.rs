@@ -2,7 +2,6 @@
 
 use std::sync::atomic::AtomicU64;
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kruntimes_daemon::Metrics;
 use kruntimes_daemon::prometheus_client::encoding::EncodeLabelSet;
 use kruntimes_daemon::prometheus_client::metrics::counter::Counter;
@@ -13,6 +12,7 @@ use kruntimes_daemon::prometheus_client::metrics::histogram::Histogram;
 use super::effects::Kind;
 use super::ended::News;
 use super::pool::Figures;
+use crate::watch::WatchMetrics;
 use crate::writer::WriteError;
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -24,11 +24,6 @@ struct Write {
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Word {
     reason: &'static str,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct KindLabel {
-    kind: &'static str,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -64,8 +59,8 @@ pub struct ControllerMetrics {
     writes: Family<Write, Counter>,
     lost: Family<Word, Counter>,
     stale: Counter,
-    malformed: Family<KindLabel, Counter>,
-    watch_errors: Family<KindLabel, Counter>,
+    /// What goes wrong with the watches.
+    pub(super) watches: WatchMetrics,
     ready: Family<PoolLabels, Gauge>,
     wanted: Family<PoolLabels, Gauge>,
     ending: Gauge,
@@ -83,8 +78,7 @@ impl ControllerMetrics {
             writes: Family::default(),
             lost: Family::default(),
             stale: Counter::default(),
-            malformed: Family::default(),
-            watch_errors: Family::default(),
+            watches: WatchMetrics::new(metrics),
             ready: Family::default(),
             wanted: Family::default(),
             ending: Gauge::default(),
@@ -98,16 +92,6 @@ impl ControllerMetrics {
             registry.register("writes", "Writes by what they are and how they ended", this.writes.clone());
             registry.register("lost_attempts", "Attempts that ended with their Pod", this.lost.clone());
             registry.register("stale_effects", "Verdicts dropped before the write", this.stale.clone());
-            registry.register(
-                "malformed_objects",
-                "Objects that could not be decoded",
-                this.malformed.clone(),
-            );
-            registry.register(
-                "watch_errors",
-                "Watches that had to be started again",
-                this.watch_errors.clone(),
-            );
             registry.register("pods_ready", "Pods that take Runs", this.ready.clone());
             registry.register("pods_wanted", "Replicas asked for", this.wanted.clone());
             registry.register(
@@ -152,16 +136,6 @@ impl ControllerMetrics {
 
     pub(super) fn stale(&self) {
         self.stale.inc();
-    }
-
-    pub(super) fn malformed(&self, kind: &'static str, meta: &ObjectMeta, error: &str) {
-        self.malformed.get_or_create(&KindLabel { kind }).inc();
-        tracing::warn!(kind, namespace = meta.namespace, name = meta.name, error, "object cannot be decoded");
-    }
-
-    pub(super) fn trouble(&self, kind: &'static str, error: &str) {
-        self.watch_errors.get_or_create(&KindLabel { kind }).inc();
-        tracing::warn!(kind, error, "watch failed");
     }
 
     pub(super) fn ended(&self, namespace: String, runtime: String, news: &News<'_>) {

@@ -47,7 +47,7 @@ impl Engine {
                 }
             }
             Watched::Malformed { meta, error } => {
-                self.metrics.malformed("Run", &meta, &error);
+                self.metrics.watches.malformed("Run", &meta, &error);
                 if let Some(uid) = meta.uid.as_deref() {
                     self.run_gone(&RunUid::from(uid), now);
                 }
@@ -108,8 +108,8 @@ impl Engine {
                     self.ending.gone(&RunUid::from(uid));
                 }
             }
-            Watched::Malformed { meta, error } => self.metrics.malformed("Run", &meta, &error),
-            Watched::Trouble(error) => self.metrics.trouble("Run", &error),
+            Watched::Malformed { meta, error } => self.metrics.watches.malformed("Run", &meta, &error),
+            Watched::Trouble(error) => self.metrics.watches.trouble("Run", &error),
         }
     }
 
@@ -155,7 +155,7 @@ impl Engine {
             // It exists, and that is all that is known: what it was stays.
             Watched::Malformed { meta, error } => {
                 self.lists.pods.extend(meta.uid.as_deref().map(PodUid::from));
-                self.metrics.malformed("Pod", &meta, &error);
+                self.metrics.watches.malformed("Pod", &meta, &error);
             }
             Watched::Trouble(error) => self.trouble("Pod", &error, now),
         }
@@ -216,9 +216,9 @@ impl Engine {
             Watched::Gone(meta) => self.runtime_gone(&name_of(&meta)),
             Watched::Malformed { meta, error } => {
                 self.lists.runtimes.insert(name_of(&meta));
-                self.metrics.malformed("Runtime", &meta, &error);
+                self.metrics.watches.malformed("Runtime", &meta, &error);
             }
-            Watched::Trouble(error) => self.metrics.trouble("Runtime", &error),
+            Watched::Trouble(error) => self.metrics.watches.trouble("Runtime", &error),
         }
     }
 
@@ -254,8 +254,10 @@ impl Engine {
             }
             Watched::Seen(instance) => self.instance_seen(&instance, now),
             Watched::Gone(meta) => self.instance_gone(&name_of(&meta), now),
-            Watched::Malformed { meta, error } => self.metrics.malformed("RuntimeInstance", &meta, &error),
-            Watched::Trouble(error) => self.metrics.trouble("RuntimeInstance", &error),
+            Watched::Malformed { meta, error } => {
+                self.metrics.watches.malformed("RuntimeInstance", &meta, &error)
+            }
+            Watched::Trouble(error) => self.metrics.watches.trouble("RuntimeInstance", &error),
         }
     }
 
@@ -299,7 +301,7 @@ impl Engine {
             Watched::ListEnds => self.owned(kind, Watched::ListEnds, now),
             Watched::Gone(meta) => self.owned(kind, Watched::Gone(meta), now),
             Watched::Malformed { meta, error } => self.owned(kind, Watched::Malformed { meta, error }, now),
-            Watched::Trouble(error) => self.metrics.trouble("Deployment", &error),
+            Watched::Trouble(error) => self.metrics.watches.trouble("Deployment", &error),
         }
     }
 
@@ -342,8 +344,8 @@ impl Engine {
                     self.sweep(&key);
                 }
             }
-            Watched::Malformed { meta, error } => self.metrics.malformed(word, &meta, &error),
-            Watched::Trouble(error) => self.metrics.trouble(word, &error),
+            Watched::Malformed { meta, error } => self.metrics.watches.malformed(word, &meta, &error),
+            Watched::Trouble(error) => self.metrics.watches.trouble(word, &error),
         }
     }
 
@@ -354,7 +356,7 @@ impl Engine {
     }
 
     fn trouble(&mut self, kind: &'static str, error: &str, now: Now) {
-        self.metrics.trouble(kind, error);
+        self.metrics.watches.trouble(kind, error);
         self.liveness.trouble(now.mono);
     }
 }

@@ -15,7 +15,7 @@ use k8s_openapi::api::rbac::v1::{Role, RoleBinding};
 use kruntimes_api::names::{OWNED_LABEL, RUNTIME_LABEL};
 use kruntimes_api::{Run, Runtime, RuntimeInstance};
 use kruntimes_core::liveness::Settings;
-use kruntimes_daemon::{CancellationToken, Endpoints, HttpServer, Metrics};
+use kruntimes_daemon::{CancellationToken, Metrics};
 use kube::runtime::watcher::Config;
 use kube::{Client, Resource};
 use serde::de::DeserializeOwned;
@@ -30,7 +30,7 @@ use super::pool::{COST, Pass, PassResult};
 use super::{ControllerMetrics, Options};
 use crate::clock::Clock;
 use crate::events::Recorder;
-use crate::lease;
+use crate::program::{Leading, Program};
 use crate::slim::SlimRun;
 use crate::watch::{NOT_ENDED, watch};
 use crate::writer::{ApiRunWriter, RunWriter, patch_status_stubbornly};
@@ -52,32 +52,16 @@ const GRACE: Duration = Duration::from_secs(5);
 /// When an address cannot be listened on, the API cannot be used, or the Lease was lost.
 pub async fn run(options: Options, stop: CancellationToken) -> anyhow::Result<()> {
     let metrics = Metrics::new("kruntimes_controller");
-    let common = &options.common;
-    let http = HttpServer::bind(&[
-        (common.address(&options.metrics_bind_address)?, Endpoints::METRICS),
-        (common.address(&options.health_probe_bind_address)?, Endpoints::HEALTH),
-    ])
-    .await?;
-    let client = common.client().await?;
-    let ready = Arc::new(AtomicBool::new(false));
-    let readiness = Arc::clone(&ready);
-    let is_ready = move || match readiness.load(Ordering::Relaxed) {
-        true => Ok(()),
-        false => Err(String::from("the initial lists are not complete")),
-    };
     let own = ControllerMetrics::new(&metrics);
-    let recorder = Recorder::start(client.clone(), "kruntimes-controller", &metrics);
-    let serve = tokio::spawn(http.serve(metrics, is_ready, stop.clone()));
-    let held = match common.leader_elect {
-        true => {
-            // A standby is ready: it has nothing to list until it leads.
-            ready.store(true, Ordering::Relaxed);
-            let name = common.leader_elect_lease.as_deref().unwrap_or("kruntimes-controller.kruntimes.com");
-            lease::acquire(&client, &common.leader_elect_namespace, name, &stop).await?
-        }
-        false => None,
+    let program = Program {
+        name: "kruntimes-controller",
+        common: &options.common,
+        metrics_address: &options.metrics_bind_address,
+        health_address: &options.health_probe_bind_address,
+        metrics,
     };
-    if !stop.is_cancelled() {
+    let control = async |leading: Leading| {
+        let Leading { client, recorder, ready, lost } = leading;
         let liveness = Settings {
             stale: options.stale_threshold,
             force_after: Some(options.force_retry_after).filter(|after| !after.is_zero()),
@@ -88,19 +72,13 @@ pub async fn run(options: Options, stop: CancellationToken) -> anyhow::Result<()
             metrics: own,
             recorder,
             client: client.clone(),
-            namespace: common.namespace.clone(),
+            namespace: options.common.namespace.clone(),
             writer: Arc::new(Writer { cluster: ApiCluster(client.clone()), runs: ApiRunWriter(client) }),
             ready,
         };
-        let lost = held.as_ref().map(lease::Held::lost).unwrap_or_default();
-        service.drive(&lost, &stop).await?;
-    }
-    if let Some(held) = held {
-        held.release().await;
-    }
-    stop.cancel();
-    serve.await??;
-    Ok(())
+        service.drive(&lost, &stop).await
+    };
+    program.run(stop.clone(), control).await
 }
 
 struct Writer {

@@ -172,12 +172,12 @@ impl Engine {
                 }
             }
             Watched::Malformed { meta, error } => {
-                self.metrics.malformed("Run", &meta, &error);
+                self.metrics.watches.malformed("Run", &meta, &error);
                 if let Some(uid) = meta.uid.as_deref() {
                     self.scheduler.run_gone(&RunUid::from(uid), now);
                 }
             }
-            Watched::Trouble(error) => self.metrics.trouble("Run", &error),
+            Watched::Trouble(error) => self.metrics.watches.trouble("Run", &error),
         }
     }
 
@@ -224,12 +224,12 @@ impl Engine {
                 }
             }
             Watched::Malformed { meta, error } => {
-                self.metrics.malformed("Pod", &meta, &error);
+                self.metrics.watches.malformed("Pod", &meta, &error);
                 if let Some(uid) = meta.uid.as_deref() {
                     self.scheduler.pod_gone(&PodUid::from(uid), now);
                 }
             }
-            Watched::Trouble(error) => self.metrics.trouble("Pod", &error),
+            Watched::Trouble(error) => self.metrics.watches.trouble("Pod", &error),
         }
     }
 
@@ -267,9 +267,9 @@ impl Engine {
             // What was known of it still holds; during a list it must not count as gone.
             Watched::Malformed { meta, error } => {
                 self.runtimes.seen.insert(identity(&meta));
-                self.metrics.malformed("Runtime", &meta, &error);
+                self.metrics.watches.malformed("Runtime", &meta, &error);
             }
-            Watched::Trouble(error) => self.metrics.trouble("Runtime", &error),
+            Watched::Trouble(error) => self.metrics.watches.trouble("Runtime", &error),
         }
     }
 
@@ -298,11 +298,11 @@ impl Engine {
                 self.scheduler.instance_gone(&namespace, &name, now);
             }
             Watched::Malformed { meta, error } => {
-                self.metrics.malformed("RuntimeInstance", &meta, &error);
+                self.metrics.watches.malformed("RuntimeInstance", &meta, &error);
                 let (namespace, name) = identity(&meta);
                 self.scheduler.instance_gone(&namespace, &name, now);
             }
-            Watched::Trouble(error) => self.metrics.trouble("RuntimeInstance", &error),
+            Watched::Trouble(error) => self.metrics.watches.trouble("RuntimeInstance", &error),
         }
     }
 

@@ -5,7 +5,6 @@ use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kruntimes_core::schedule::{Outcome, QueueDepth, Rejection};
 use kruntimes_daemon::prometheus_client::encoding::EncodeLabelSet;
 use kruntimes_daemon::prometheus_client::metrics::counter::Counter;
@@ -15,6 +14,7 @@ use kruntimes_daemon::prometheus_client::metrics::histogram::Histogram;
 use kruntimes_daemon::{LATENCY_BUCKETS, Metrics};
 
 use super::engine::Write;
+use crate::watch::WatchMetrics;
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct SyncLabels {
@@ -57,11 +57,6 @@ struct Stage {
     stage: &'static str,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct Kind {
-    kind: &'static str,
-}
-
 /// Counters of the scheduler; those with a baseline name keep it. Labels are bounded by the
 /// number of Runtimes.
 #[derive(Debug, Clone)]
@@ -80,8 +75,8 @@ pub struct SchedulerMetrics {
     oldest: Family<QueueLabels, Gauge<f64, AtomicU64>>,
     in_flight: Gauge,
     stale: Counter,
-    malformed: Family<Kind, Counter>,
-    watch_errors: Family<Kind, Counter>,
+    /// What goes wrong with the watches.
+    pub(super) watches: WatchMetrics,
 }
 
 impl SchedulerMetrics {
@@ -103,8 +98,7 @@ impl SchedulerMetrics {
             oldest: Family::default(),
             in_flight: Gauge::default(),
             stale: Counter::default(),
-            malformed: Family::default(),
-            watch_errors: Family::default(),
+            watches: WatchMetrics::new(metrics),
         };
         metrics.register(|registry| {
             registry.register("sync", "Decisions written, by Runtime and result", this.sync.clone());
@@ -139,16 +133,6 @@ impl SchedulerMetrics {
             registry.register("queue_oldest_seconds", "Age of the oldest waiting Run", this.oldest.clone());
             registry.register("writes_in_flight", "Writes not answered yet", this.in_flight.clone());
             registry.register("stale_decisions", "Decisions dropped before the write", this.stale.clone());
-            registry.register(
-                "malformed_objects",
-                "Objects that could not be decoded",
-                this.malformed.clone(),
-            );
-            registry.register(
-                "watch_errors",
-                "Watches that had to be started again",
-                this.watch_errors.clone(),
-            );
         });
         this
     }
@@ -181,16 +165,6 @@ impl SchedulerMetrics {
 
     pub(super) fn stale(&self) {
         self.stale.inc();
-    }
-
-    pub(super) fn malformed(&self, kind: &'static str, meta: &ObjectMeta, error: &str) {
-        self.malformed.get_or_create(&Kind { kind }).inc();
-        tracing::warn!(kind, namespace = meta.namespace, name = meta.name, error, "object cannot be decoded");
-    }
-
-    pub(super) fn trouble(&self, kind: &'static str, error: &str) {
-        self.watch_errors.get_or_create(&Kind { kind }).inc();
-        tracing::warn!(kind, error, "watch failed");
     }
 
     pub(super) fn planned(&self, took: Duration, in_flight: usize) {

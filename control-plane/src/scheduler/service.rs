@@ -10,7 +10,7 @@ use k8s_openapi::api::core::v1::Pod;
 use kruntimes_api::names::RUNTIME_LABEL;
 use kruntimes_api::{Run, Runtime, RuntimeInstance};
 use kruntimes_core::schedule::{Outcome, Settings};
-use kruntimes_daemon::{CancellationToken, Endpoints, HttpServer, Metrics};
+use kruntimes_daemon::{CancellationToken, Metrics};
 use kube::Client;
 use kube::runtime::watcher::Config;
 use tokio::sync::mpsc;
@@ -20,7 +20,7 @@ use super::engine::{Action, Engine, Event, Write};
 use super::{Options, SchedulerMetrics};
 use crate::clock::Clock;
 use crate::events::Recorder;
-use crate::lease;
+use crate::program::{Leading, Program};
 use crate::slim::SlimRun;
 use crate::watch::{NOT_ENDED, watch};
 use crate::writer::{ApiRunWriter, RunWriter, WriteError, patch_status_stubbornly};
@@ -40,44 +40,22 @@ const GRACE: Duration = Duration::from_secs(5);
 /// When an address cannot be listened on, the API cannot be used, or the Lease was lost.
 pub async fn run(options: Options, stop: CancellationToken) -> anyhow::Result<()> {
     let metrics = Metrics::new("kruntimes_scheduler");
-    let common = &options.common;
-    let http = HttpServer::bind(&[
-        (common.address(&options.metrics_bind_address)?, Endpoints::METRICS),
-        (common.address(&options.health_probe_bind_address)?, Endpoints::HEALTH),
-    ])
-    .await?;
-    let client = common.client().await?;
-    let ready = Arc::new(AtomicBool::new(false));
-    let readiness = Arc::clone(&ready);
-    let is_ready = move || match readiness.load(Ordering::Relaxed) {
-        true => Ok(()),
-        false => Err(String::from("the initial lists are not complete")),
-    };
     let own = SchedulerMetrics::new(&metrics);
-    let recorder = Recorder::start(client.clone(), "kruntimes-scheduler", &metrics);
-    let serve = tokio::spawn(http.serve(metrics, is_ready, stop.clone()));
-    let held = match common.leader_elect {
-        true => {
-            // A standby is ready: it has nothing to list until it leads.
-            ready.store(true, Ordering::Relaxed);
-            let name = common.leader_elect_lease.as_deref().unwrap_or("kruntimes-scheduler.kruntimes.com");
-            lease::acquire(&client, &common.leader_elect_namespace, name, &stop).await?
-        }
-        false => None,
+    let program = Program {
+        name: "kruntimes-scheduler",
+        common: &options.common,
+        metrics_address: &options.metrics_bind_address,
+        health_address: &options.health_probe_bind_address,
+        metrics,
     };
-    if !stop.is_cancelled() {
-        let events = events(&client, common.namespace.as_deref());
+    let schedule = async |leading: Leading| {
+        let Leading { client, recorder, ready, lost } = leading;
+        let events = events(&client, options.common.namespace.as_deref());
         let engine = Engine::new(Settings::default(), usize::from(options.concurrent_binds), own.clone());
-        let writer = Arc::new(ApiRunWriter(client));
-        let lost = held.as_ref().map(lease::Held::lost);
-        drive(engine, events, Outputs { writer, recorder, metrics: own }, &ready, lost, &stop).await?;
-    }
-    if let Some(held) = held {
-        held.release().await;
-    }
-    stop.cancel();
-    serve.await??;
-    Ok(())
+        let outputs = Outputs { writer: Arc::new(ApiRunWriter(client)), recorder, metrics: own };
+        drive(engine, events, outputs, &ready, &lost, &stop).await
+    };
+    program.run(stop.clone(), schedule).await
 }
 
 /// Every watch of the scheduler as one stream.
@@ -111,14 +89,13 @@ async fn drive(
     events: BoxStream<'static, Event>,
     Outputs { writer, recorder, metrics }: Outputs,
     ready: &AtomicBool,
-    lost: Option<CancellationToken>,
+    lost: &CancellationToken,
     stop: &CancellationToken,
 ) -> anyhow::Result<()> {
     let clock = Clock::start();
     let mut events = events.ready_chunks(BATCH);
     let (answers, mut settled) = mpsc::unbounded_channel();
     let mut writes = JoinSet::new();
-    let lost = lost.unwrap_or_default();
     let mut next: Option<Duration> = None;
     let mut gauges_due = clock.now().mono;
     let mut changed = true;
