@@ -136,7 +136,6 @@ impl Reason {
         match self {
             Self::NonZeroExit => "RuntimeError",
             Self::SourceFailed => "PrepareSource",
-            Self::InvalidRun => "InvalidResources",
             Self::ServerRejected | Self::StartFailed => "RuntimeExecute",
             Self::ServerLost => "ExecutionLost",
             other => other.as_str(),

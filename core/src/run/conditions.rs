@@ -2,6 +2,7 @@
 
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use kruntimes_api::Reason;
 use kruntimes_api::run::{Phase, RunStatus};
 
 use super::RunStatusExt;
@@ -11,13 +12,14 @@ const MAX_MESSAGE: usize = 1024;
 /// The conditions that `status` implies; times of unchanged ones are kept.
 pub(super) fn derive(status: &RunStatus, generation: Option<i64>, now: Timestamp) -> Vec<Condition> {
     let mut wanted: Vec<(&str, bool, &str)> = Vec::new();
-    let ended_word = status.reason.map_or("RuntimeError", kruntimes_api::Reason::condition_word);
+    let ended_word = word(status, "RuntimeError");
     match status.phase.unwrap_or_default() {
         Phase::Pending if status.assignment.is_some() => {
             // Was bound before: nothing holds any more, and why is worth keeping.
-            wanted.push(("Scheduled", false, ended_word));
+            let word = word(status, "HandedBack");
+            wanted.push(("Scheduled", false, word));
             if status.condition("Running").is_some() {
-                wanted.push(("Running", false, ended_word));
+                wanted.push(("Running", false, word));
             }
         }
         Phase::Pending => {
@@ -52,6 +54,16 @@ pub(super) fn derive(status: &RunStatus, generation: Option<i64>, now: Timestamp
         .into_iter()
         .map(|(kind, holds, reason)| condition(status, kind, holds, reason, &message, generation, now))
         .collect()
+}
+
+/// The word for the status' reason; the baseline has one of its own for requests that cannot be.
+fn word(status: &RunStatus, without_reason: &'static str) -> &'static str {
+    let about_resources = || status.message.as_deref().is_some_and(|m| m.starts_with("spec.resources"));
+    match status.reason {
+        None => without_reason,
+        Some(Reason::InvalidRun) if about_resources() => "InvalidResources",
+        Some(reason) => reason.condition_word(),
+    }
 }
 
 fn condition(

@@ -129,6 +129,13 @@ pub struct AttemptUsage {
     pub incomplete: bool,
 }
 
+impl AttemptUsage {
+    /// What is known of an attempt that may have worked and left no record.
+    pub fn unknown() -> Self {
+        Self { figures: Vec::new(), incomplete: true }
+    }
+}
+
 /// How an attempt ended.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Finish {

@@ -200,6 +200,50 @@ fn a_pod_lost_before_the_claim_counts_an_attempt() {
 }
 
 #[test]
+fn what_a_lost_attempt_used_is_missing_from_the_sum_and_the_status_says_so() {
+    let policy = RetryPolicy { max_attempts: Some(2), ..RetryPolicy::default() };
+    let mut run = run(Some(policy));
+    apply(&mut run, &bind("a"), 1).unwrap();
+    let event = Event::PodLost { pod: pod("a").uid, lost: Lost::Gone, message: "pod a is gone".into() };
+    apply(&mut run, &event, 2).unwrap();
+    let usage = run.status.as_ref().unwrap().usage.clone().unwrap();
+    assert!(usage.incomplete && usage.total.is_empty(), "{usage:?}");
+    apply(&mut run, &bind("b"), 5).unwrap();
+    apply(&mut run, &finished(fence(2, 2), Reason::Completed), 6).unwrap();
+    let usage = run.status.unwrap().usage.unwrap();
+    assert!(usage.incomplete && usage.total[0].value == usage.last[0].value, "{usage:?}");
+}
+
+#[test]
+fn an_attempt_in_which_nothing_was_executed_leaves_no_hole() {
+    let mut run = run(Some(RetryPolicy { max_attempts: Some(3), ..RetryPolicy::default() }));
+    apply(&mut run, &bind("a"), 1).unwrap();
+    apply(&mut run, &finished(fence(1, 1), Reason::NonZeroExit), 2).unwrap();
+    apply(&mut run, &bind("a"), 5).unwrap();
+    let Event::Finished { fence, mut finish } = finished(fence(2, 2), Reason::SourceFailed) else { panic!() };
+    finish.usage = None;
+    apply(&mut run, &Event::Finished { fence, finish }, 6).unwrap();
+    assert!(!run.status.unwrap().usage.unwrap().incomplete);
+}
+
+#[test]
+fn conditions_say_what_the_baseline_says_of_requests_and_nothing_false_of_the_rest() {
+    for (message, expected) in [
+        ("spec.resources.requests: resource \"x\" must not be negative", "InvalidResources"),
+        ("handler: must be MODULE.FUNCTION", "InvalidRun"),
+    ] {
+        let mut run = run(None);
+        apply(&mut run, &Event::Invalid { message: message.into() }, 1).unwrap();
+        assert_eq!(condition(&run, "Completed"), word("False", expected));
+    }
+    let mut run = run(None);
+    apply(&mut run, &bind("a"), 1).unwrap();
+    let message = String::from("no room");
+    apply(&mut run, &Event::HandBack { fence: fence(1, 1), message, delay: Duration::ZERO }, 2).unwrap();
+    assert_eq!(condition(&run, "Scheduled"), word("False", "HandedBack"));
+}
+
+#[test]
 fn infrastructure_retries_do_not_count_as_attempts() {
     let policy =
         RetryPolicy { max_attempts: Some(1), max_infrastructure_retries: Some(1), ..RetryPolicy::default() };

@@ -8,7 +8,7 @@ use kruntimes_api::Reason;
 use kruntimes_api::run::{Phase, Run, RunStatus};
 
 use super::retry::{self, Verdict};
-use super::{Event, Finish, Lost, Refusal, State, conditions, usage};
+use super::{AttemptUsage, Event, Finish, Lost, Refusal, State, conditions, usage};
 use crate::ids::{Fence, PodRef, PodUid};
 
 const MAX_MESSAGE: usize = 4096;
@@ -192,9 +192,8 @@ fn finished(run: &Run, status: &mut RunStatus, finish: &Finish, now: Timestamp) 
 
 fn pod_lost(run: &Run, status: &mut RunStatus, lost: Lost, message: &str, now: Timestamp) {
     let ended_attempt = status.attempt.unwrap_or(1);
-    if let Some(usage) = &mut status.usage {
-        usage.incomplete = true;
-    }
+    // It may have worked, even if `Running` was never written.
+    status.usage = usage::add(status.usage.as_ref(), Some(&AttemptUsage::unknown()));
     if run.spec.cancel_requested == Some(true) {
         end(status, Reason::Cancelled, &format!("cancelled by user; {message}"), now);
     } else if !again(run, status, lost.reason(), message, ended_attempt, now) {

@@ -4,12 +4,9 @@ use kruntimes_api::run::{Figure, Usage};
 
 use super::AttemptUsage;
 
-/// Adds an attempt's figures to what earlier attempts left.
+/// Adds an attempt's figures to what earlier attempts left; `None` is an attempt in which nothing was executed.
 pub(super) fn add(before: Option<&Usage>, attempt: Option<&AttemptUsage>) -> Option<Usage> {
-    let Some(attempt) = attempt else {
-        // An attempt without a record leaves a hole in the sum.
-        return before.map(|usage| Usage { incomplete: true, ..usage.clone() });
-    };
+    let Some(attempt) = attempt else { return before.cloned() };
     let mut total = before.map(|usage| usage.total.clone()).unwrap_or_default();
     for figure in &attempt.figures {
         match total.iter_mut().find(|t| t.name == figure.name && t.scope == figure.scope) {

@@ -205,7 +205,7 @@ fn attempts(spec: &RunSpec, status: &RunStatus) -> Pairs {
         add(
             "Retried For",
             Some(if reasons.is_empty() {
-                "every reason but Cancelled".into()
+                "every reason that another attempt may change".into()
             } else {
                 printable(&reasons, false)
             }),

@@ -95,6 +95,8 @@ pub(super) struct Entry {
     pub started: Option<Started>,
     /// Not started by then: `pendingTimeout`.
     pub start_by: Option<Instant>,
+    /// Not prepared by then: `timeout`, of which the work itself has the whole again.
+    pub prepare_by: Option<Instant>,
     /// What the journal holds of this attempt.
     pub record: Record,
     /// This server, or one before it, had it.
@@ -129,6 +131,7 @@ impl Entry {
             stop: None,
             started: None,
             start_by,
+            prepare_by: None,
             record,
             confirmed: false,
             unsure: false,
@@ -183,16 +186,23 @@ impl Entry {
             Announce::At(at) if matches!(self.stage, Stage::Running) && self.writing.is_none() => Some(at),
             Announce::At(_) | Announce::Done => None,
         });
-        let end = if self.stop.is_some() || !self.is_unfinished() {
-            None
-        } else {
-            self.started.map_or(self.start_by, |started| started.deadline)
-        };
+        let end =
+            if self.stop.is_some() || !self.is_unfinished() { None } else { self.late().map(|(at, _)| at) };
         let retry = match &self.stage {
             Stage::Executing { retry_at, .. } => *retry_at,
             _ => None,
         };
         announce.into_iter().chain(end).chain(retry).min()
+    }
+
+    /// When the time for what is under way ends, and what that end is.
+    pub(super) fn late(&self) -> Option<(Instant, Stop)> {
+        if let Some(started) = self.started {
+            return Some((started.deadline?, Stop::Timeout));
+        }
+        let prepare_by = self.prepare_by.filter(|_| matches!(self.stage, Stage::Preparing));
+        let ends = [(self.start_by, Stop::PendingTimeout), (prepare_by, Stop::Timeout)];
+        ends.into_iter().filter_map(|(at, stop)| Some((at?, stop))).min_by_key(|(at, _)| *at)
     }
 
     /// Work is still to be done or under way.

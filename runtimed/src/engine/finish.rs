@@ -23,8 +23,10 @@ pub(super) fn ended(
     now: Timestamp,
 ) -> RunEvent {
     let reason = reason(entry.stop, end);
+    // A baseline server keeps no record.
+    let usage = execution.usage.clone().unwrap_or_else(AttemptUsage::unknown);
     if reason == Reason::Suspended {
-        return RunEvent::Suspended { fence: entry.fence.clone(), usage: execution.usage.clone() };
+        return RunEvent::Suspended { fence: entry.fence.clone(), usage: Some(usage) };
     }
     let mut finish = Finish {
         reason,
@@ -33,7 +35,7 @@ pub(super) fn ended(
         started_at: execution.started_at.or(entry.started.map(|started| started.at)),
         finished_at: end.finished_at.unwrap_or(now),
         outputs: std::collections::BTreeMap::new(),
-        usage: execution.usage.clone(),
+        usage: Some(usage),
         devices: execution.devices.clone(),
         isolation: execution.isolation.clone(),
         backend: execution.backend.clone(),
@@ -59,7 +61,8 @@ pub(super) fn ended(
 
 /// The event for an attempt that ended without an execution to ask.
 pub(super) fn without_end(entry: &Entry, reason: Reason, message: String, now: Timestamp) -> RunEvent {
-    let usage = entry.usage.clone().map(|usage| AttemptUsage { incomplete: true, ..usage });
+    let last_seen = || entry.usage.clone().unwrap_or_default();
+    let usage = entry.may_run().then(|| AttemptUsage { incomplete: true, ..last_seen() });
     let finish = Finish {
         reason,
         message,
@@ -84,7 +87,10 @@ pub(super) fn unstarted(entry: &Entry, stop: Stop, now: Timestamp) -> RunEvent {
         Stop::Draining => hand_back(entry, "the Pod is stopping", std::time::Duration::ZERO),
         Stop::Cancelled => without_end(entry, Reason::Cancelled, CANCELLED.into(), now),
         Stop::PendingTimeout => without_end(entry, Reason::PendingTimeout, PENDING_TIMEOUT.into(), now),
-        Stop::Timeout => without_end(entry, Reason::Timeout, timeout_message(entry), now),
+        Stop::Timeout => {
+            let message = format!("{}, before it was started", timeout_message(entry));
+            without_end(entry, Reason::Timeout, message, now)
+        }
     }
 }
 

@@ -385,10 +385,7 @@ impl Engine {
             self.send(uid, prepared, now);
         }
         let Some(entry) = self.entries.get(uid) else { return };
-        let late = match entry.started {
-            Some(started) => passed(started.deadline).then_some(Stop::Timeout),
-            None => passed(entry.start_by).then_some(Stop::PendingTimeout),
-        };
+        let late = entry.late().filter(|(at, _)| *at <= now.mono).map(|(_, stop)| stop);
         if let Some(stop) = late.or(drained.then_some(Stop::Draining)) {
             self.stop(uid, stop, now);
         }

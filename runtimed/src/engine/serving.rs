@@ -70,6 +70,7 @@ impl Engine {
                     return self.write_last(uid, |entry| finish::unstarted(entry, stop, now.wall));
                 }
                 entry.stage = Stage::Preparing;
+                entry.prepare_by = entry.timeout().and_then(|timeout| now.mono.checked_add(timeout));
                 self.out.push(Action::Prepare { fence, spec: Arc::clone(&entry.spec) });
             }
             Plan::Adopt(execution) => {

@@ -257,6 +257,32 @@ fn cancel_is_answered_in_every_stage() {
 }
 
 #[test]
+fn a_source_that_hangs_has_the_time_of_the_run_and_no_more() {
+    let spec = json!({"runtime": "bash", "mode": {"task": {}}, "timeout": "3s",
+                      "source": {"repository": {"url": "https://example.com/r.git", "commitSHA": "main"}}});
+    let run = bound(spec, 1);
+    let mut bench = Bench::ready();
+    bench.send(Event::Seen(Arc::clone(&run)));
+    assert!(bench.pass(Duration::from_secs(2)).is_empty());
+    let actions = bench.pass(Duration::from_secs(1));
+    assert!(matches!(actions[0], Action::Abort { .. }), "{actions:?}");
+    let finish = finish_of(written(actions));
+    assert_eq!(finish.reason, Reason::Timeout);
+    assert_eq!(finish.message, "timeout after 3s, before it was started");
+    assert!(finish.usage.is_none(), "nothing was executed");
+}
+
+#[test]
+fn a_lost_execution_leaves_a_hole_in_the_bill() {
+    let mut bench = Bench::running(&bound(bash(), 1));
+    bench.send(Event::ServerDown);
+    let another = Event::ServerUp { instance: Instance::Native("i-2".into()), executions: Vec::new() };
+    let finish = finish_of(written(bench.send(another)));
+    assert_eq!(finish.reason, Reason::ServerLost);
+    assert!(finish.usage.unwrap().incomplete);
+}
+
+#[test]
 fn suspend_gives_the_run_back_uncounted() {
     let run = bound(bash(), 1);
     let mut bench = Bench::running(&run);

@@ -11,6 +11,9 @@ use tokio::process::Command;
 const INTERPRETER_ENV: &str = "KRUNTIME_PYTHON";
 /// Defaults, which the Run may change: output as it is written, and a traceback also of a crash in C code.
 const DEFAULTS: [(&str, &str); 2] = [("PYTHONUNBUFFERED", "1"), ("PYTHONFAULTHANDLER", "1")];
+/// Calls a function once, as the original does: it is given `{"args": [...]}`, its answer is printed as JSON.
+const CALL: &str = "import importlib, json, sys; module, function, *args = sys.argv[1:]; \
+    print(json.dumps(getattr(importlib.import_module(module), function)({'args': args})))";
 
 /// How a Run of code becomes a process of the Pod's interpreter.
 #[derive(Default)]
@@ -33,12 +36,17 @@ impl Server for Python {
     }
 
     async fn launch(&self, job: &Job) -> Result<Launch, LaunchError> {
-        if !job.handler.is_empty() {
-            return Err(LaunchError::invalid("handler", "this server runs tasks, not functions"));
-        }
         let python = self.interpreter.get().cloned().unwrap_or_else(|| "python3".into());
         let launch =
             DEFAULTS.iter().fold(Launch::new(python), |launch, (name, value)| launch.env(name, value));
+        if !job.handler.is_empty() {
+            return match job.handler.rsplit_once('.') {
+                Some((module, function)) if !module.is_empty() && !function.is_empty() => {
+                    Ok(launch.args(["-c", CALL, module, function]).args(&job.args))
+                }
+                _ => Err(LaunchError::invalid("handler", "must be MODULE.FUNCTION")),
+            };
+        }
         match job.entrypoint_path().filter(|path| path.is_file()) {
             Some(script) => Ok(launch.arg(script).args(&job.args)),
             None if !job.args.is_empty() => Ok(launch.args(&job.args)),

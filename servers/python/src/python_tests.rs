@@ -35,9 +35,18 @@ async fn nothing_to_run_is_refused() {
     let refused = launch(dir.path(), "gone.py", &[]).await.expect_err("refused").to_string();
     assert_eq!(refused, "entrypoint: no file \"gone.py\" in the working directory, and no args");
     let mut job = Job::default();
-    job.handler = "module.function".into();
+    job.handler = "function".into();
     let refused = Python::default().launch(&job).await.expect_err("refused").to_string();
-    assert_eq!(refused, "handler: this server runs tasks, not functions");
+    assert_eq!(refused, "handler: must be MODULE.FUNCTION");
+}
+
+#[tokio::test]
+async fn a_handler_is_called_once() {
+    let mut job = Job::default();
+    job.handler = "package.tool.main".into();
+    job.args = vec!["a".into()];
+    let launch = Python::default().launch(&job).await;
+    assert_eq!(launch, Ok(python().args(["-c", CALL, "package.tool", "main", "a"])));
 }
 
 #[tokio::test]

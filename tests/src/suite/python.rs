@@ -52,6 +52,13 @@ async fn module_and_args(cluster: Cluster) -> anyhow::Result<()> {
         let log = stdout(cluster.krt(&["logs", name])).await?;
         ensure!(log.contains(words), "{name}: {log:?}");
     }
+    let function = json!({"runtime": "python", "mode": {"function": {"handler": "tool.main"}},
+        "source": {"inline": "def main(event):\n    return [event, 6 * 7]\n", "inlinePath": "tool.py"}});
+    cluster.submit("f", function).await?;
+    let status = cluster.end("f").await?;
+    ensure!(phase(&status) == Phase::Succeeded, "{status:?}");
+    let log = stdout(cluster.krt(&["logs", "f"])).await?;
+    ensure!(log.trim() == r#"[{"args": []}, 42]"#, "{log:?}");
     cluster.submit("nothing", json!({"runtime": "python"})).await?;
     let status = cluster.end("nothing").await?;
     ensure!(status.reason == Some(Reason::InvalidRun), "{status:?}");
