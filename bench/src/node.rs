@@ -26,6 +26,7 @@ const IDLE: Duration = Duration::from_secs(60);
 const IMAGES: &str = "image.registry=localhost,image.tag=dev";
 
 #[derive(Debug, clap::Args)]
+#[group(id = "node")]
 pub struct Args {
     #[command(flatten)]
     measure: measure::Args,
