@@ -7,7 +7,8 @@ use kruntimes_api::Run;
 use crate::cli::Format;
 use crate::error::Error;
 use crate::render::object;
-use crate::render::run::{Columns, card};
+use crate::render::run::card;
+use crate::render::table::Columns;
 use crate::session::Session;
 use crate::term::Terminal;
 use crate::{exit, values};
@@ -46,7 +47,7 @@ fn text(runs: &[Run], format: Format, terminal: &Terminal) -> Result<String, Err
         (Format::Table, [one]) => card(one, now, terminal.out),
         _ => {
             let columns = Columns { namespace: false, wide: format == Format::Wide };
-            let mut table = columns.table();
+            let mut table = columns.table::<Run>();
             runs.iter().for_each(|run| table.push(columns.row(run, now)));
             table.render(terminal.out)
         }

@@ -15,7 +15,8 @@ use crate::attach::driver::Interrupts;
 use crate::cli::Format;
 use crate::error::Error;
 use crate::render::object;
-use crate::render::run::{Columns, phase};
+use crate::render::run::phase;
+use crate::render::table::Columns;
 use crate::session::Session;
 use crate::term::Terminal;
 use crate::{exit, values};
@@ -74,7 +75,7 @@ pub(crate) async fn run(args: ListArgs, session: &Session, terminal: &Terminal) 
         terminal.note(&format!("no Runs{matching} in {place}"));
     } else {
         let columns = args.columns();
-        let (mut table, now) = (columns.table(), Timestamp::now());
+        let (mut table, now) = (columns.table::<Run>(), Timestamp::now());
         runs.iter().for_each(|run| table.push(columns.row(run, now)));
         let text = table.render(terminal.out);
         terminal.data(if args.no_headers { after_header(&text) } else { &text })?;
@@ -153,7 +154,7 @@ struct Printer<'a> {
 
 impl<'a> Printer<'a> {
     fn new(args: &'a ListArgs, terminal: &'a Terminal) -> Self {
-        let table = args.columns().table();
+        let table = args.columns().table::<Run>();
         Self { args, terminal, table, header: !args.no_headers, known: BTreeMap::new(), initial: None }
     }
 

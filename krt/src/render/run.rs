@@ -6,7 +6,7 @@ use kruntimes_api::run::Task;
 use kruntimes_api::{Phase, Run, RunStatus};
 use kube::ResourceExt;
 
-use super::table::{Cell, Table, pairs};
+use super::table::{Cell, Listed, pairs};
 use super::{age, or_dash, phase_style, printable};
 use crate::term::{Palette, style};
 
@@ -15,57 +15,34 @@ pub fn phase(run: &Run) -> Phase {
     run.status.as_ref().and_then(|status| status.phase).unwrap_or_default()
 }
 
-/// Columns of `krt list`.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct Columns {
-    /// With the namespace.
-    pub namespace: bool,
-    /// With everything.
-    pub wide: bool,
-}
+impl Listed for Run {
+    const HEADER: &[&str] = &["RUNTIME", "PHASE", "REASON", "EXIT", "ASSIGNED POD", "AGE"];
+    const WIDE: &[&str] = &["ATTEMPT", "QUEUED", "DURATION", "SUBMITTER", "MESSAGE"];
 
-impl Columns {
-    /// An empty table.
-    pub fn table(self) -> Table {
-        let mut header = vec!["NAME"];
-        if self.namespace {
-            header.push("NAMESPACE");
-        }
-        header.extend(["RUNTIME", "PHASE", "REASON", "EXIT", "ASSIGNED POD", "AGE"]);
-        if self.wide {
-            header.extend(["ATTEMPT", "QUEUED", "DURATION", "SUBMITTER", "MESSAGE"]);
-        }
-        Table::new(&header)
-    }
-
-    /// One row.
-    pub fn row(self, run: &Run, now: Timestamp) -> Vec<Cell> {
-        let status = run.status.clone().unwrap_or_default();
-        let phase = phase(run);
-        let mut row = vec![Cell::from(run.name_any())];
-        if self.namespace {
-            row.push(run.namespace().unwrap_or_default().into());
-        }
-        let created = run.metadata.creation_timestamp.as_ref().map(|time| time.0);
-        row.extend([
-            printable(&run.spec.runtime, false).into(),
+    fn cells(&self, now: Timestamp) -> Vec<Cell> {
+        let status = self.status.clone().unwrap_or_default();
+        let phase = phase(self);
+        let created = self.metadata.creation_timestamp.as_ref().map(|time| time.0);
+        vec![
+            printable(&self.spec.runtime, false).into(),
             Cell::styled(phase.as_str(), phase_style(phase)),
             status.reason.map_or_else(|| "-".to_owned(), |reason| reason.to_string()).into(),
             status.exit_code.map_or_else(|| "-".to_owned(), |code| code.to_string()).into(),
             or_dash(status.assigned_pod.as_deref()).into(),
             age::since(created, now).into(),
-        ]);
-        if self.wide {
-            let times = Times::of(run, now);
-            row.extend([
-                Cell::from(status.attempt.map_or_else(|| "-".to_owned(), |attempt| attempt.to_string())),
-                times.queued.map_or_else(|| "-".to_owned(), age::length).into(),
-                times.ran.map_or_else(|| "-".to_owned(), age::length).into(),
-                or_dash(run.spec.submitter.as_deref()).into(),
-                or_dash(status.message.as_deref()).into(),
-            ]);
-        }
-        row
+        ]
+    }
+
+    fn wide_cells(&self, now: Timestamp) -> Vec<Cell> {
+        let status = self.status.clone().unwrap_or_default();
+        let times = Times::of(self, now);
+        vec![
+            status.attempt.map_or_else(|| "-".to_owned(), |attempt| attempt.to_string()).into(),
+            times.queued.map_or_else(|| "-".to_owned(), age::length).into(),
+            times.ran.map_or_else(|| "-".to_owned(), age::length).into(),
+            or_dash(self.spec.submitter.as_deref()).into(),
+            or_dash(status.message.as_deref()).into(),
+        ]
     }
 }
 

@@ -5,7 +5,7 @@ use kruntimes_api::Runtime;
 use kruntimes_api::names::DEFAULT_PORT;
 use kube::ResourceExt;
 
-use super::table::{Cell, Table, pairs};
+use super::table::{Cell, Listed, pairs};
 use super::{age, or_dash, printable, quantity};
 use crate::term::{Palette, style};
 
@@ -21,54 +21,30 @@ pub fn replicas(runtime: &Runtime) -> (i32, i32) {
     (runtime.spec.replicas.unwrap_or(1), ready)
 }
 
-/// Columns of `krt runtime list`.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct Columns {
-    /// With the namespace.
-    pub namespace: bool,
-    /// With everything.
-    pub wide: bool,
-}
+impl Listed for Runtime {
+    const HEADER: &[&str] = &["IMAGE", "REPLICAS", "READY", "PORT", "AGE"];
+    const WIDE: &[&str] = &["CAPACITY", "IN USE", "STATE"];
 
-impl Columns {
-    /// An empty table.
-    pub fn table(self) -> Table {
-        let mut header = vec!["NAME"];
-        if self.namespace {
-            header.push("NAMESPACE");
-        }
-        header.extend(["IMAGE", "REPLICAS", "READY", "PORT", "AGE"]);
-        if self.wide {
-            header.extend(["CAPACITY", "IN USE", "STATE"]);
-        }
-        Table::new(&header)
-    }
-
-    /// One row.
-    pub fn row(self, runtime: &Runtime, now: Timestamp) -> Vec<Cell> {
-        let (wanted, ready) = replicas(runtime);
-        let mut row = vec![Cell::from(runtime.name_any())];
-        if self.namespace {
-            row.push(runtime.namespace().unwrap_or_default().into());
-        }
+    fn cells(&self, now: Timestamp) -> Vec<Cell> {
+        let (wanted, ready) = replicas(self);
         let look = if ready < wanted { style::WARN } else { style::GOOD };
-        let created = runtime.metadata.creation_timestamp.as_ref().map(|time| time.0);
-        row.extend([
-            image(runtime).into(),
+        let created = self.metadata.creation_timestamp.as_ref().map(|time| time.0);
+        vec![
+            image(self).into(),
             wanted.to_string().into(),
             Cell::styled(ready.to_string(), look),
-            runtime.spec.port.unwrap_or(DEFAULT_PORT.into()).to_string().into(),
+            self.spec.port.unwrap_or(DEFAULT_PORT.into()).to_string().into(),
             age::since(created, now).into(),
-        ]);
-        if self.wide {
-            let status = runtime.status.clone().unwrap_or_default();
-            row.extend([
-                Cell::from(quantity::list(&status.capacity)),
-                quantity::list(&status.in_use).into(),
-                state(runtime).into(),
-            ]);
-        }
-        row
+        ]
+    }
+
+    fn wide_cells(&self, _: Timestamp) -> Vec<Cell> {
+        let status = self.status.clone().unwrap_or_default();
+        vec![
+            quantity::list(&status.capacity).into(),
+            quantity::list(&status.in_use).into(),
+            state(self).into(),
+        ]
     }
 }
 

@@ -1,6 +1,8 @@
 //! Columns as kubectl prints them: padded, three spaces apart, no lines.
 
 use anstyle::Style;
+use jiff::Timestamp;
+use kube::ResourceExt;
 
 use crate::term::{Palette, style};
 
@@ -21,6 +23,44 @@ impl Cell {
 impl<T: Into<String>> From<T> for Cell {
     fn from(text: T) -> Self {
         Self::styled(text, style::PLAIN)
+    }
+}
+
+/// A kind that is listed in tables.
+pub trait Listed: ResourceExt {
+    /// Its columns, after the name.
+    const HEADER: &'static [&'static str];
+    /// Its further columns of a wide table.
+    const WIDE: &'static [&'static str];
+
+    /// Below [`Self::HEADER`].
+    fn cells(&self, now: Timestamp) -> Vec<Cell>;
+    /// Below [`Self::WIDE`].
+    fn wide_cells(&self, now: Timestamp) -> Vec<Cell>;
+}
+
+/// What a listing shows.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Columns {
+    /// With the namespace.
+    pub namespace: bool,
+    /// With everything.
+    pub wide: bool,
+}
+
+impl Columns {
+    /// An empty table.
+    pub fn table<K: Listed>(self) -> Table {
+        let namespace: &[_] = if self.namespace { &["NAMESPACE"] } else { &[] };
+        let wide = if self.wide { K::WIDE } else { &[] };
+        Table::new(&[&["NAME"], namespace, K::HEADER, wide].concat())
+    }
+
+    /// One row.
+    pub fn row<K: Listed>(self, object: &K, now: Timestamp) -> Vec<Cell> {
+        let namespace = self.namespace.then(|| object.namespace().unwrap_or_default().into());
+        let wide = if self.wide { object.wide_cells(now) } else { Vec::new() };
+        [object.name_any().into()].into_iter().chain(namespace).chain(object.cells(now)).chain(wide).collect()
     }
 }
 

@@ -1,4 +1,5 @@
 use super::fixtures::*;
+use super::table::Columns;
 use super::{object, printable, run, run_describe, runtime, runtime_describe};
 use crate::cli::Format;
 use crate::term::Palette;
@@ -12,8 +13,8 @@ fn runs_in_a_table() {
     for (name, namespace, wide) in
         [("narrow", false, false), ("all-namespaces", true, false), ("wide", false, true)]
     {
-        let columns = run::Columns { namespace, wide };
-        let mut table = columns.table();
+        let columns = Columns { namespace, wide };
+        let mut table = columns.table::<kruntimes_api::Run>();
         all().iter().for_each(|run| table.push(columns.row(run, now())));
         insta::with_settings!({snapshot_suffix => name}, {
             insta::assert_snapshot!("runs", table.render(Palette::default()));
@@ -24,8 +25,8 @@ fn runs_in_a_table() {
 /// Rows that come while watching stay below the columns of the first ones.
 #[test]
 fn later_rows_stay_aligned() {
-    let columns = run::Columns::default();
-    let mut table = columns.table();
+    let columns = Columns::default();
+    let mut table = columns.table::<kruntimes_api::Run>();
     table.push(columns.row(&finished(), now()));
     let mut text = table.render(Palette::default());
     table.push(columns.row(&fresh(), now()));
@@ -66,8 +67,8 @@ fn runs_in_one_line() {
 fn runtimes_in_every_form() {
     let mut texts = Vec::new();
     for (namespace, wide) in [(false, false), (true, true)] {
-        let columns = runtime::Columns { namespace, wide };
-        let mut table = columns.table();
+        let columns = Columns { namespace, wide };
+        let mut table = columns.table::<kruntimes_api::Runtime>();
         table.push(columns.row(&runtime(), now()));
         texts.push(table.render(Palette::default()));
     }

@@ -6,7 +6,8 @@ use jiff::Timestamp;
 use crate::cli::Format;
 use crate::error::Error;
 use crate::render::object;
-use crate::render::runtime::{Columns, card};
+use crate::render::runtime::card;
+use crate::render::table::Columns;
 use crate::session::Session;
 use crate::term::Terminal;
 use crate::{exit, values};
@@ -30,7 +31,7 @@ pub(crate) async fn run(args: GetArgs, session: &Session, terminal: &Terminal) -
         None if args.output == Format::Name => object::name(&runtime),
         None if args.output == Format::Wide => {
             let columns = Columns { namespace: false, wide: true };
-            let mut table = columns.table();
+            let mut table = columns.table::<kruntimes_api::Runtime>();
             table.push(columns.row(&runtime, now));
             table.render(terminal.out)
         }

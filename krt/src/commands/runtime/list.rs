@@ -10,7 +10,7 @@ use crate::cli::Format;
 use crate::error::Error;
 use crate::exit;
 use crate::render::object;
-use crate::render::runtime::Columns;
+use crate::render::table::Columns;
 use crate::session::Session;
 use crate::term::Terminal;
 
@@ -38,7 +38,7 @@ pub(crate) async fn run(args: ListArgs, session: &Session, terminal: &Terminal) 
         terminal.note("no Runtimes; `krt runtime create NAME --image IMAGE` makes one");
     } else {
         let columns = Columns { namespace: args.all_namespaces, wide: args.output == Format::Wide };
-        let (mut table, now) = (columns.table(), Timestamp::now());
+        let (mut table, now) = (columns.table::<Runtime>(), Timestamp::now());
         runtimes.iter().for_each(|runtime| table.push(columns.row(runtime, now)));
         terminal.data(&table.render(terminal.out))?;
     }
