@@ -291,10 +291,6 @@ pub fn runtime_spec() -> Vec<Rule> {
         not_negative("capacity.resources"),
         unavailable("artifactStore", "!has(self.artifactStore)"),
         unavailable("preload", "!has(self.preload) || size(self.preload) == 0"),
-        unavailable(
-            "isolation.network",
-            "!has(self.isolation) || !has(self.isolation.network) || self.isolation.network == 'Shared'",
-        ),
         rule(
             ".resources",
             "resources[].devices goes with the kind Indexed",

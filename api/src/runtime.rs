@@ -152,7 +152,8 @@ pub struct IsolationSpec {
     /// Lowest level per axis.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub require: Option<RequiredIsolation>,
-    /// `Shared` (default) or `None`.
+    /// `Shared` (default), or `None`: Runs reach no network, as far as the Pod allows; `require.network` makes it a
+    /// condition.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub network: Option<Network>,
     /// `Mixed` (default) or `SingleSubmitter`.
@@ -190,7 +191,7 @@ pub enum Network {
     /// The Pod's.
     #[default]
     Shared,
-    /// None of their own. Refused for now: not available yet.
+    /// None: at best a loopback of their own.
     None,
 }
 

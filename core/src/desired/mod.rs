@@ -9,6 +9,7 @@
 
 mod error;
 mod pod;
+mod probe;
 mod resources;
 mod rights;
 
@@ -29,6 +30,7 @@ use kruntimes_api::Runtime;
 use kruntimes_api::names::{APP_LABEL, GROUP, OWNED_LABEL, RUNTIME_LABEL, RUNTIMED_METRICS_PORT, VERSION};
 
 pub use error::TemplateError;
+pub use probe::probe_template;
 
 /// What the installation decides for every Runtime.
 #[derive(Debug, Clone, PartialEq, Eq)]

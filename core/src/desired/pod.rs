@@ -28,6 +28,8 @@ const SOCKET_DIR_ENV: &str = "KRUNTIME_SOCKET_DIR";
 const WORK_DIR_ENV: &str = "KRUNTIME_WORK_DIR";
 /// Variable that tells the server what Runs may write to beside their own folders.
 const SHARED_PATHS_ENV: &str = "KRUNTIME_SHARED_PATHS";
+/// Variable that tells the server whether Runs see the Pod's network.
+const RUN_NETWORK_ENV: &str = "KRUNTIME_RUN_NETWORK";
 /// Variable that tells the sidecar how long it has after TERM.
 const GRACE_ENV: &str = "KRUNTIME_TERMINATION_GRACE_SECONDS";
 /// Grace of a template that names none, as Kubernetes has it.
@@ -68,6 +70,10 @@ pub(super) fn template(
     if let Some(server) = pod.containers.first_mut() {
         complete_server(server, port);
         set_env(server, RESOURCES_ENV, &resources::for_the_server(runtime, &offers));
+        // Without a word of the Runtime's, the template's own holds.
+        if let Some(network) = spec.isolation.as_ref().and_then(|isolation| isolation.network) {
+            set_env(server, RUN_NETWORK_ENV, run_network(network));
+        }
     }
     pod.containers.push(sidecar);
     complete_pod(&mut pod, runtime, name, defaults)?;
@@ -91,9 +97,13 @@ fn refuse_unavailable(runtime: &Runtime) -> Result<(), TemplateError> {
     if !spec.preload.is_empty() {
         return not("spec.preload");
     }
-    match spec.isolation.as_ref().and_then(|isolation| isolation.network) {
-        Some(Network::None) => not("spec.isolation.network None"),
-        Some(Network::Shared) | None => Ok(()),
+    Ok(())
+}
+
+fn run_network(network: Network) -> &'static str {
+    match network {
+        Network::Shared => "shared",
+        Network::None => "none",
     }
 }
 
@@ -233,8 +243,9 @@ fn sidecar(runtime: &Runtime, name: &str, port: i32, pod: &PodSpec, defaults: &D
     if let Some(text) = spec.run_defaults.as_ref().and_then(|defaults| serde_json::to_string(defaults).ok()) {
         args.push(format!("--run-defaults={text}"));
     }
-    let required = spec.isolation.as_ref().and_then(|isolation| isolation.require.as_ref());
-    if let Some(text) = required.and_then(|required| serde_json::to_string(required).ok()) {
+    // Also where nothing is required: that the Runtime speaks of isolation is what makes memory requests limits.
+    let required = spec.isolation.as_ref().map(|isolation| isolation.require.clone().unwrap_or_default());
+    if let Some(text) = required.and_then(|required| serde_json::to_string(&required).ok()) {
         args.push(format!("--require-isolation={text}"));
     }
     if let Some(git) = &spec.git {

@@ -181,6 +181,73 @@ fn the_authors_choices_are_kept() {
 }
 
 #[test]
+fn the_server_is_told_of_the_network_and_the_sidecar_of_the_isolation() {
+    let told = |isolation: Value, env: Value| {
+        let container = json!({"name": "runtime", "image": "bash:1", "env": env});
+        let mut spec = template(json!({"containers": [container]}));
+        spec["isolation"] = isolation;
+        let desired = build(spec);
+        let [server, sidecar] = [0, 1].map(|index| pod(&desired).containers[index].clone());
+        let network = server.env.unwrap().into_iter().find(|v| v.name == "KRUNTIME_RUN_NETWORK");
+        let required = sidecar.args.unwrap().into_iter().find(|arg| arg.starts_with("--require-isolation="));
+        (network.and_then(|v| v.value), required)
+    };
+    let required = |text: &str| Some(format!("--require-isolation={text}"));
+    let own = json!([{"name": "KRUNTIME_RUN_NETWORK", "value": "none"}]);
+    let none = Some("none".to_owned());
+    assert_eq!(told(json!(null), json!([])), (None, None));
+    assert_eq!(told(json!({"network": "None"}), json!([])), (none.clone(), required("{}")));
+    assert_eq!(told(json!({"tenancy": "Mixed"}), own.clone()), (none, required("{}")));
+    assert_eq!(
+        told(json!({"network": "Shared", "require": {"kill": "Soft"}}), own),
+        (Some("shared".to_owned()), required("{\"kill\":\"Soft\"}"))
+    );
+}
+
+#[test]
+fn a_probe_is_the_server_alone_in_the_same_place() {
+    let mounts = json!([{"name": "models", "mountPath": "/models"}]);
+    let server = json!({"name": "runtime", "image": "bash:1", "args": ["--x"], "securityContext": {"privileged": true},
+        "livenessProbe": {"tcpSocket": {"port": 1}}, "volumeMounts": mounts});
+    let spec = json!({
+        "isolation": {"network": "None"}, "git": {"credentialsSecretName": "cred"},
+        "template": {
+            "metadata": {"annotations": {"io.example/cgroups": "rw"}},
+            "spec": {
+                "hostUsers": false, "runtimeClassName": "rw-cgroups", "nodeSelector": {"gpu": "yes"},
+                "containers": [server, {"name": "helper", "image": "h"}], "initContainers": [{"name": "i", "image": "i"}],
+                "volumes": [{"name": "models", "emptyDir": {}}, {"name": "helpers", "emptyDir": {}}],
+            },
+        },
+    });
+    let mut runtime = runtime(spec);
+    let template = probe_template(&runtime).unwrap();
+    let metadata = template.metadata.unwrap();
+    assert_eq!(metadata.labels, None);
+    let annotations = metadata.annotations.unwrap();
+    assert_eq!(annotations.get("io.example/cgroups").map(String::as_str), Some("rw"));
+    assert!(annotations.keys().all(|key| !key.starts_with("kruntimes.io/")), "{annotations:?}");
+    let pod = template.spec.unwrap();
+    assert_eq!((pod.host_users, pod.runtime_class_name.as_deref()), (Some(false), Some("rw-cgroups")));
+    assert_eq!(
+        (pod.restart_policy.as_deref(), pod.readiness_gates, pod.init_containers),
+        (Some("Never"), None, None)
+    );
+    assert_eq!(pod.automount_service_account_token, Some(false));
+    let [server] = pod.containers.as_slice() else { panic!("{:?}", pod.containers) };
+    assert_eq!(server.args.as_deref(), Some(&["--x".to_owned(), "--probe".to_owned()][..]));
+    assert_eq!((&server.liveness_probe, &server.readiness_probe), (&None, &None));
+    assert_eq!(server.security_context.as_ref().unwrap().privileged, Some(true));
+    assert!(server.env.iter().flatten().any(|v| v.name == "KRUNTIME_RUN_NETWORK"));
+    let volumes: Vec<_> = pod.volumes.iter().flatten().map(|volume| volume.name.as_str()).collect();
+    assert_eq!(volumes, ["models", "workspace", "kruntimes"]);
+    assert_eq!(pod.service_account_name, None);
+    runtime.spec.template["spec"]["serviceAccountName"] = json!("theirs");
+    let account = probe_template(&runtime).unwrap().spec.unwrap().service_account_name;
+    assert_eq!(account.as_deref(), Some("theirs"));
+}
+
+#[test]
 fn volumes_that_the_author_mounts_stay_writable_for_runs() {
     let shared = |mounts: Value| {
         let container = json!({"name": "runtime", "image": "bash:1", "volumeMounts": mounts});
@@ -224,7 +291,6 @@ fn every_bad_template_is_an_error_that_names_its_field() {
         ),
         (json!({"template": plain()["template"], "workspace": {"floppy": {}}}), "no known kind"),
         (json!({"template": plain()["template"], "artifactStore": {"driver": "x"}}), "spec.artifactStore"),
-        (json!({"template": plain()["template"], "isolation": {"network": "None"}}), "network"),
         (json!({"template": 7}), "spec.template cannot be decoded"),
     ] {
         let text = refused(spec).to_string();
