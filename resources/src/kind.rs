@@ -20,6 +20,10 @@ pub mod names {
     pub const PIDS: &str = "pids";
     /// Bytes of a GPU's memory.
     pub const GPU_MEMORY: &str = "kruntimes.io/gpu-memory";
+    /// Reads, and as many writes, a second on the disk of a Run's folder.
+    pub const STORAGE_IOPS: &str = "kruntimes.io/storage-iops";
+    /// Bits or bytes a second, as the Runtime's author counts; accounted only.
+    pub const NETWORK_BANDWIDTH: &str = "kruntimes.io/network-bandwidth";
 }
 
 /// How amounts of a resource behave.
@@ -44,7 +48,14 @@ impl fmt::Display for Kind {
 }
 
 /// Well-known names whose amounts are divisible.
-const DIVISIBLE: [&str; 4] = [names::CPU, names::MEMORY, names::EPHEMERAL_STORAGE, names::GPU_MEMORY];
+const DIVISIBLE: [&str; 6] = [
+    names::CPU,
+    names::MEMORY,
+    names::EPHEMERAL_STORAGE,
+    names::GPU_MEMORY,
+    names::STORAGE_IOPS,
+    names::NETWORK_BANDWIDTH,
+];
 /// Those of them that count bytes.
 const BYTES: [&str; 3] = [names::MEMORY, names::EPHEMERAL_STORAGE, names::GPU_MEMORY];
 

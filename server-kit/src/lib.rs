@@ -36,6 +36,7 @@ mod gate;
 mod isolation;
 mod metrics;
 mod police;
+mod probe;
 mod request;
 pub mod resources;
 mod run;

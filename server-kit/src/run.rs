@@ -17,6 +17,7 @@ use kruntimes_proto::SOCKET_FILE;
 use kruntimes_proto::v1::runtime_events_server::RuntimeEventsServer;
 use kruntimes_proto::v1::runtime_server::RuntimeServer;
 use kruntimes_proto::v1::{DescribeResponse, StopCause};
+use kruntimes_resources::names;
 use tokio::net::{TcpListener, UnixListener, UnixStream};
 use tokio_stream::wrappers::UnixListenerStream;
 use tonic::transport::server::{Router, TcpIncoming};
@@ -29,6 +30,7 @@ use crate::environment::PassList;
 use crate::gate::{Gate, Rule};
 use crate::isolation::{Ladder, Place};
 use crate::metrics::Counts;
+use crate::probe;
 use crate::resources::{self, Leases, ResourceProvider};
 use crate::server::Server;
 use crate::service::Service;
@@ -126,7 +128,10 @@ fn start(
     mut resources: Vec<Box<dyn ResourceProvider>>,
     author: Arc<dyn Author>,
 ) -> Result<(), RunError> {
-    init_logging("runtime-server", settings.log_format)?;
+    // A probe's output is its answer.
+    if !settings.probe {
+        init_logging("runtime-server", settings.log_format)?;
+    }
     if let Err(errno) = protect_process() {
         tracing::warn!(error = errno.desc(), "this server's memory is not protected");
     }
@@ -134,10 +139,17 @@ fn start(
         work_dir: settings.work_dir.clone(),
         socket_dir: settings.socket_dir.clone(),
         cgroup_parent: settings.cgroup_parent.clone(),
+        iops: settings.offers(names::STORAGE_IOPS),
+        shares: !settings.shared_path.is_empty(),
         idle: settings.idle_supervisors.into(),
     };
     // While there is one thread: a probe may fork.
     let ladder = Ladder::open(&place, settings.wanted(with_paths(&mut resources)));
+    if settings.probe {
+        let told = probe::tell(&describe, &ladder).map_err(at("cannot print what was found"));
+        ladder.close();
+        return told;
+    }
     ladder.fencing().sweep();
     describe.isolation = Some(ladder.record().clone());
     let leases = open_leases(&settings, resources, &describe.instance_id)?;

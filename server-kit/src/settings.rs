@@ -8,7 +8,7 @@ use std::time::Duration;
 use clap::{Parser, ValueEnum};
 use kruntimes_daemon::{BIND_ADDRESS_ENV, LogFormat, parse_bind_ip};
 use kruntimes_proto::SOCKET_DIR_ENV;
-use kruntimes_resources::Definition;
+use kruntimes_resources::{Definition, names};
 
 use crate::isolation::{AtMost, IdRange, ParentFlag, Wanted};
 
@@ -75,6 +75,9 @@ pub struct Settings {
     /// Keeps a Run apart by this at most, for instance files=landlock; comma-separated, once per axis
     #[arg(long, env = "KRUNTIME_ISOLATION", value_name = "AXIS=MECHANISM", value_delimiter = ',')]
     pub(crate) isolation: Vec<AtMost>,
+    /// Print what would keep Runs apart here as one line of JSON, and end
+    #[arg(long)]
+    pub probe: bool,
     /// json, text or auto
     #[arg(long, default_value_t = LogFormat::Auto)]
     pub log_format: LogFormat,
@@ -106,6 +109,11 @@ pub enum RunNetwork {
 }
 
 impl Settings {
+    /// Whether Runs can ask for a resource of that name, as the controller tells it.
+    pub(crate) fn offers(&self, name: &str) -> bool {
+        self.resources.0.iter().any(|definition| definition.name == name)
+    }
+
     /// What the ladder is to look for.
     /// `leasable` is what Runs lease that has a path.
     pub(crate) fn wanted(&self, mut leasable: Vec<PathBuf>) -> Wanted {
@@ -117,6 +125,7 @@ impl Settings {
             socket_dir: self.socket_dir.clone(),
             shared: self.shared_path.clone(),
             no_network: self.run_network == RunNetwork::None,
+            bandwidth: self.offers(names::NETWORK_BANDWIDTH),
             at_most: self.isolation.clone(),
             ids: self.run_ids,
         }

@@ -301,6 +301,17 @@ async fn devices_but_the_plain_ones_are_closed_at_the_level_that_says_so() {
         expect(&seen, &[("device:/dev/null", "ok"), ("device:/dev/zero", "ok"), ("list:/dev", "ok")]);
         expect(&seen, &[("device:/dev/full", "ok"), ("device:/dev/kmsg", "EACCES")]);
     }
+    // As on a kernel without Landlock.
+    let groups = [("devices", "cgroup")];
+    if let Some(mut fenced) = Fenced::start_with(&[&format!("{POD},devices=cgroup")], &groups).await {
+        println!("devices: {:?} {}", fenced.level("devices"), fenced.axes["devices"].reason);
+        let attempts = [&attempts[..], &["device:/dev/ptmx", "mknod:node"]].concat();
+        let seen = fenced.attempt("a", &attempts).await;
+        expect(&seen, &[("device:/dev/null", "ok"), ("device:/dev/zero", "ok"), ("list:/dev", "ok")]);
+        expect(&seen, &[("device:/dev/full", "ok"), ("device:/dev/ptmx", "ok")]);
+        expect(&seen, &[("device:/dev/kmsg", "EPERM")]);
+        assert_ne!(seen["mknod:node"], "ok", "{seen:?}");
+    }
     let Some(mut fenced) = Fenced::start(&[FLOOR]).await else { return };
     assert_eq!(fenced.axes["devices"].mechanism, "variables");
     let seen = fenced.attempt("a", &attempts).await;

@@ -162,6 +162,66 @@ async fn too_much_storage_ends_the_run_also_when_it_ended_by_itself() {
     }
 }
 
+/// Between two looks a fast writer could fill a disk: no single file grows beyond the limit.
+#[tokio::test]
+async fn no_file_outgrows_the_storage_limit() {
+    let big = "head -c 2G /dev/zero > big";
+    let limits = [("ephemeral-storage", "4Mi")];
+    for args in [&[][..], &["--cgroup-parent=none"]] {
+        let mut server = TestServer::start(args).await;
+        let folder = server.work_dir().join("big");
+        std::fs::create_dir(&folder).expect("folder");
+        let mut request = with(script("big", big), &limits);
+        request.working_dir = folder.to_string_lossy().into_owned();
+        server.execute(request).await.expect("accepted");
+        let end = server.end("big").await;
+        assert_eq!(end.stop_cause(), StopCause::StorageExceeded, "{end:?}");
+        let written = std::fs::metadata(folder.join("big")).expect("file").len();
+        assert!(written <= 5 << 20, "{written}");
+    }
+    // A folder that all Runs may write to has no limit.
+    let shared = tempfile::tempdir().expect("tempdir");
+    let path = shared.path().join("large").display().to_string();
+    let mut server = TestServer::start(&[&format!("--shared-path={}", shared.path().display())]).await;
+    let end = run(&mut server, "r", &format!("head -c 8M /dev/zero > {path}"), &limits).await;
+    assert_eq!(end.state(), ExecutionState::Succeeded, "{end:?}");
+}
+
+/// What a Run leased of the disk is held where that can be, and told to be only counted elsewhere.
+#[tokio::test]
+async fn operations_on_the_disk_are_held_to_what_was_leased() {
+    let offer = r#"--resources=[{"name":"kruntimes.io/storage-iops","kind":"Divisible","amount":"100k"}]"#;
+    for (args, level) in [(&[offer][..], "groups"), (&[offer, "--cgroup-parent=none"], "none")] {
+        let mut server = TestServer::start(args).await;
+        let told = server.events.describe(DescribeRequest {}).await.expect("describe").into_inner();
+        let axes = told.isolation.expect("isolation").axes;
+        let limits = axes.iter().find(|axis| axis.axis == "limits").expect("told");
+        println!("{level}: {}", limits.reason);
+        let held = limits.reason.contains("kruntimes.io/storage-iops is held on disk");
+        assert!(
+            held || limits.reason.contains("kruntimes.io/storage-iops is accounted only: "),
+            "{limits:?}"
+        );
+        assert!(!(held && level == "none"));
+        let direct = if held { "oflag=direct" } else { "oflag=sync" };
+        let mut wall = async |id: &str, iops: &str| {
+            let file = server.work_dir().join(id);
+            let text = format!("dd if=/dev/zero of={} bs=4k count=100 {direct} 2>&1", file.display());
+            let mut request = script(id, &text);
+            request.resources = [("kruntimes.io/storage-iops".to_owned(), iops.to_owned())].into();
+            server.execute(request).await.expect("accepted");
+            let end = server.end(id).await;
+            assert_eq!(end.state(), ExecutionState::Succeeded, "{end:?}");
+            figure(&end, "wall_seconds").expect("wall").0
+        };
+        let (slow, fast) = (wall("slow", "50").await, wall("fast", "50k").await);
+        println!("100 writes: {slow:.2} s with 50 a second, {fast:.2} s with 50000");
+        // Of 2 s; the first few come without waiting.
+        assert!(!held || slow >= 1.5, "{slow} s");
+        assert!(!held || slow > fast, "{slow} s and {fast} s");
+    }
+}
+
 #[tokio::test]
 async fn without_groups_memory_and_processes_are_policed() {
     let Some(mut server) = TestServer::start_contained(&["--cgroup-parent=none"]).await else { return };

@@ -18,6 +18,8 @@ pub(crate) struct Bounds {
     pub pids: Option<u64>,
     /// Bytes in its working directory.
     pub storage: Option<u64>,
+    /// Reads, and as many writes, a second on the disk of its working directory: what it leased.
+    pub iops: Option<u64>,
 }
 
 /// A bound that a Run broke: it ends, and this is why.
@@ -51,6 +53,9 @@ impl Bounds {
             memory: whole(names::MEMORY)?,
             pids: whole(names::PIDS)?,
             storage: whole(names::EPHEMERAL_STORAGE)?,
+            iops: amount("resources", requests, names::STORAGE_IOPS)?
+                .filter(|amount| amount.is_positive())
+                .map(|amount| amount.ceil().unsigned_abs()),
         };
         Ok(bounds)
     }
@@ -137,6 +142,13 @@ mod tests {
         assert_eq!((read.memory, read.pids, read.storage), (Some(64 << 20), Some(20), Some(1_000_000_000)));
         assert_eq!((read.cpu_quota(), read.cpu_shares), (Some((150_000, 100_000)), Some(512)));
         assert_eq!(bounds(&[("example.com/tokens", "x")], &[]).expect("others"), Bounds::default());
+    }
+
+    #[test]
+    fn what_was_leased_of_the_disk_is_a_bound() {
+        let iops = |text| bounds(&[], &[("kruntimes.io/storage-iops", text)]).map(|bounds| bounds.iops).ok();
+        assert_eq!((iops("5k"), iops("500m"), iops("0")), (Some(Some(5000)), Some(Some(1)), Some(None)));
+        assert_eq!(iops("many"), None);
     }
 
     #[test]

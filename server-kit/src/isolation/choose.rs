@@ -5,18 +5,22 @@ use std::path::Path;
 
 use kruntimes_proto::v1::IsolationAxis;
 use kruntimes_proto::v1::IsolationLevel::{self, Hard, None as Nothing, Soft};
+use kruntimes_resources::names;
 
 use super::fence::Fences;
+use super::limits::FOR_GROUPS;
 use super::network::NetworkFence;
 use super::places::Places;
 use super::{AtMost, Axis};
 
 /// What is known before anything is tried.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub(crate) struct Wish {
     pub places: Places,
     /// The Runtime asks for Runs without network.
     pub no_network: bool,
+    /// Runs can lease a part of the network's bandwidth.
+    pub bandwidth: bool,
     /// Where the ladder of an axis is to begin.
     pub at_most: Vec<AtMost>,
     /// Landlock's version here.
@@ -25,6 +29,8 @@ pub(crate) struct Wish {
     pub keeps_capabilities: bool,
     /// Names under /dev that are accelerators.
     pub accelerators: Vec<String>,
+    /// Whether a Run's control groups can filter devices, or why not.
+    pub device_groups: Result<(), String>,
 }
 
 /// What holds on one axis and why not more.
@@ -34,6 +40,8 @@ pub(crate) struct Held {
     pub level: IsolationLevel,
     pub mechanism: &'static str,
     pub reasons: Vec<String>,
+    /// Of a level that is not the best: the settings that would give a better one.
+    pub remedies: Vec<&'static str>,
 }
 
 impl Held {
@@ -43,7 +51,7 @@ impl Held {
         mechanism: &'static str,
         reasons: Vec<String>,
     ) -> Self {
-        Self { axis, level, mechanism, reasons }
+        Self { axis, level, mechanism, reasons, remedies: Vec::new() }
     }
 
     pub(crate) fn tell(self) -> IsolationAxis {
@@ -62,17 +70,23 @@ const FOR_NAMESPACES: &str =
     "hostUsers false with capability SYS_ADMIN gives it, or a seccompProfile that allows user namespaces";
 const FOR_LANDLOCK: &str =
     "a node whose kernel has Landlock gives it (5.13 or later, named in its lsm= list)";
+const FOR_LANDLOCK_TCP: &str = "Linux 6.7 gives it";
+const FOR_NO_NETWORK: &str = "isolation.network None of the Runtime gives it";
+const FOR_ACCELERATORS: &str = "a definition in resources[] of the Runtime (kind Indexed, devices by their paths) gives each Run its own";
+const FOR_CAPABILITIES: &str = "the capability SETPCAP, or none at all, gives it";
 
 /// Decides; `attempt` puts fences up, around a Run with an id of its own if asked, and says why not.
 pub(crate) fn choose(wish: &Wish, mut attempt: impl FnMut(&Fences, bool) -> Result<(), String>) -> Chosen {
-    let mut climb = Climb { wish, fences: start(wish), refused: Vec::new() };
+    let mut climb = Climb { wish, fences: start(wish), device_groups: false, refused: Vec::new() };
     climb.step(Axis::Privileges, "seccomp", "", |fences| fences.filter = true, &mut |f| attempt(f, false));
     climb.landlock(&mut |f| attempt(f, false));
+    climb.device_groups();
     let view = |fences: &mut Fences| fences.view = true;
-    let mut direct = climb.step(Axis::Files, "mount-namespace", "", view, &mut |f| attempt(f, false));
+    let mut direct =
+        climb.step(Axis::Files, "mount-namespace", FOR_NAMESPACES, view, &mut |f| attempt(f, false));
     if wish.no_network {
         let alone = |fences: &mut Fences| fences.network = NetworkFence::Namespace;
-        direct &= climb.step(Axis::Network, "namespace", "", alone, &mut |f| attempt(f, false));
+        direct &= climb.step(Axis::Network, "namespace", FOR_NAMESPACES, alone, &mut |f| attempt(f, false));
     }
     let ids = |fences: &mut Fences| fences.own_ids = true;
     let ids = climb.step(Axis::Privileges, "own-uid", FOR_IDS, ids, &mut |f| attempt(f, true));
@@ -90,6 +104,8 @@ pub(crate) fn choose(wish: &Wish, mut attempt: impl FnMut(&Fences, bool) -> Resu
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Chosen {
     pub fences: Fences,
+    /// Each Run's control groups hold its devices.
+    pub device_groups: bool,
     /// For Runs with a folder of their own.
     pub held: Vec<Held>,
     /// For Runs without.
@@ -103,8 +119,17 @@ fn start(wish: &Wish) -> Fences {
 struct Climb<'a> {
     wish: &'a Wish,
     fences: Fences,
-    /// What does not hold: axis, mechanism and why.
-    refused: Vec<(Axis, String)>,
+    device_groups: bool,
+    refused: Vec<Refusal>,
+}
+
+/// What does not hold.
+struct Refusal {
+    axis: Axis,
+    /// Mechanism, why, and the remedy.
+    text: String,
+    /// Empty where nothing is known to help.
+    remedy: &'static str,
 }
 
 type Attempt<'a> = &'a mut dyn FnMut(&Fences) -> Result<(), String>;
@@ -115,7 +140,7 @@ impl Climb<'_> {
         &mut self,
         axis: Axis,
         mechanism: &'static str,
-        remedy: &str,
+        remedy: &'static str,
         change: impl Fn(&mut Fences),
         attempt: Attempt<'_>,
     ) -> bool {
@@ -143,9 +168,9 @@ impl Climb<'_> {
         (rank(mechanism)? < rank(&wanted.mechanism)?).then(|| format!("not wanted: --isolation {wanted}"))
     }
 
-    fn refuse(&mut self, axis: Axis, mechanism: &str, why: &str, remedy: &str) {
-        let remedy = if remedy.is_empty() { String::new() } else { format!(" ({remedy})") };
-        self.refused.push((axis, format!("{mechanism}: {why}{remedy}")));
+    fn refuse(&mut self, axis: Axis, mechanism: &str, why: &str, remedy: &'static str) {
+        let help = if remedy.is_empty() { String::new() } else { format!(" ({remedy})") };
+        self.refused.push(Refusal { axis, text: format!("{mechanism}: {why}{help}"), remedy });
     }
 
     fn landlock(&mut self, attempt: Attempt<'_>) {
@@ -159,6 +184,19 @@ impl Climb<'_> {
         self.step(Axis::Files, "landlock", FOR_LANDLOCK, |fences| fences.files = true, attempt);
     }
 
+    /// Where Landlock does not hold devices, groups may.
+    fn device_groups(&mut self) {
+        if self.fences.devices {
+            return;
+        }
+        let (axis, name, wish) = (Axis::Devices, "cgroup", self.wish);
+        match (self.limit(axis, name), &wish.device_groups) {
+            (Some(limit), _) => self.refuse(axis, name, &limit, ""),
+            (None, Err(why)) => self.refuse(axis, name, why, FOR_GROUPS),
+            (None, Ok(())) => self.device_groups = true,
+        }
+    }
+
     fn by_user_namespace(&mut self, attempt: Attempt<'_>) {
         let before = std::mem::take(&mut self.refused);
         let view = |fences: &mut Fences| (fences.user_namespace, fences.view) = (true, true);
@@ -170,9 +208,9 @@ impl Climb<'_> {
             all &= self.step(Axis::Network, "namespace", FOR_NAMESPACES, alone, attempt);
         }
         // The first tries' reasons say less: without SYS_ADMIN they could not hold.
-        let told = |axis| all || self.refused.iter().any(|(other, _)| *other == axis);
+        let told = |axis| all || self.refused.iter().any(|other| other.axis == axis);
         let kept: Vec<_> =
-            before.into_iter().filter(|(axis, why)| !(why.contains("namespace: ") && told(*axis))).collect();
+            before.into_iter().filter(|old| !(old.text.contains("namespace: ") && told(old.axis))).collect();
         self.refused.extend(kept);
     }
 
@@ -186,7 +224,7 @@ impl Climb<'_> {
                 Axis::Network,
                 "landlock-tcp",
                 "the kernel's Landlock knows no network",
-                "Linux 6.7 gives it",
+                FOR_LANDLOCK_TCP,
             );
             return;
         }
@@ -195,20 +233,42 @@ impl Climb<'_> {
 
     fn done(self) -> Chosen {
         let of = |axis: Axis, weaknesses: Vec<String>| -> Vec<String> {
-            let refused = self.refused.iter().filter(|(other, _)| *other == axis);
-            refused.map(|(_, why)| why.clone()).chain(weaknesses).collect()
+            let refused = self.refused.iter().filter(|other| other.axis == axis);
+            refused.map(|other| other.text.clone()).chain(weaknesses).collect()
         };
         let (own, shared) = (self.fences.own_ids, false);
         let list = |own_folder: bool, ids: bool| {
-            vec![
+            [
                 files(&self.fences, own_folder, ids, &of),
-                devices(&self.fences, &self.wish.accelerators, &of),
-                network(&self.fences, self.wish.no_network, &of),
+                devices(&self.fences, self.device_groups, &self.wish.accelerators, &of),
+                network(&self.fences, self.wish, &of),
                 privileges(&self.fences, ids, own_folder, self.wish.keeps_capabilities, &of),
             ]
+            .map(|held| self.with_remedies(held))
+            .to_vec()
         };
         let (held, held_shared) = (list(true, own), list(false, shared));
-        Chosen { fences: self.fences, held, held_shared }
+        Chosen { fences: self.fences, device_groups: self.device_groups, held, held_shared }
+    }
+
+    /// Adds what would give more than is held: for what was tried in vain, and for what was not asked for.
+    fn with_remedies(&self, mut held: Held) -> Held {
+        if held.level == Hard {
+            return held;
+        }
+        let tried = self.refused.iter().filter(|other| other.axis == held.axis).map(|other| other.remedy);
+        let more = match held.axis {
+            Axis::Devices if self.fences.devices || self.device_groups => FOR_ACCELERATORS,
+            Axis::Network if !self.wish.no_network => FOR_NO_NETWORK,
+            Axis::Privileges if held.level == Nothing => FOR_CAPABILITIES,
+            _ => "",
+        };
+        for remedy in tried.chain([more]).filter(|remedy| !remedy.is_empty()) {
+            if !held.remedies.contains(&remedy) {
+                held.remedies.push(remedy);
+            }
+        }
+        held
     }
 }
 
@@ -268,26 +328,34 @@ fn landlock_weaknesses(fences: &Fences) -> impl Iterator<Item = String> {
         .map(move |(_, what)| format!("Landlock ABI {abi}: {what}"))
 }
 
-fn devices(fences: &Fences, accelerators: &[String], of: Reasons<'_>) -> Held {
-    if !fences.devices {
+fn devices(fences: &Fences, groups: bool, accelerators: &[String], of: Reasons<'_>) -> Held {
+    if !fences.devices && !groups {
         let weak =
             vec!["variables name the devices of a Run, which hides the others without fencing them".into()];
         return Held::new(Axis::Devices, Nothing, "variables", of(Axis::Devices, weak));
     }
     let mut weak = Vec::new();
-    if fences.abi < 5 {
+    if groups && !fences.guard_kit() {
+        weak.push(super::UNGUARDED.to_owned());
+    }
+    if !groups && fences.abi < 5 {
         weak.push(format!("Landlock ABI {}: what is done to an open device is not looked at", fences.abi));
     }
-    let level = if accelerators.is_empty() { Hard } else { Soft };
+    let guarded = !groups || fences.guard_kit();
+    let level = if accelerators.is_empty() && guarded { Hard } else { Soft };
     if !accelerators.is_empty() {
         weak.push(format!("open to every Run: {}", accelerators.join(", ")));
     }
-    Held::new(Axis::Devices, level, "landlock", of(Axis::Devices, weak))
+    let mechanism = if groups { "cgroup" } else { "landlock" };
+    Held::new(Axis::Devices, level, mechanism, of(Axis::Devices, weak))
 }
 
-fn network(fences: &Fences, wanted: bool, of: Reasons<'_>) -> Held {
+fn network(fences: &Fences, wish: &Wish, of: Reasons<'_>) -> Held {
     let told = |level, mechanism, weak: &[&str]| {
-        let weak = weak.iter().map(ToString::to_string).collect();
+        let mut weak: Vec<_> = weak.iter().map(ToString::to_string).collect();
+        if wish.bandwidth {
+            weak.push(format!("{} is accounted only", names::NETWORK_BANDWIDTH));
+        }
         Held::new(Axis::Network, level, mechanism, of(Axis::Network, weak))
     };
     match fences.network {
@@ -296,7 +364,9 @@ fn network(fences: &Fences, wanted: bool, of: Reasons<'_>) -> Held {
             told(Soft, "seccomp", &["unix sockets of the Pod can be reached where their mode allows it"])
         }
         NetworkFence::Tcp => told(Soft, "landlock-tcp", &["TCP only: UDP and raw sockets pass"]),
-        NetworkFence::Shared if wanted => told(Nothing, "shared", &["every Run shares the Pod's network"]),
+        NetworkFence::Shared if wish.no_network => {
+            told(Nothing, "shared", &["every Run shares the Pod's network"])
+        }
         NetworkFence::Shared => told(
             Nothing,
             "shared",

@@ -6,7 +6,12 @@ fn wish() -> Wish {
     Wish {
         places: Places { work: "/workspace".into(), socket: Some("/run/k".into()), ..Places::default() },
         abi: 7,
-        ..Wish::default()
+        no_network: false,
+        bandwidth: false,
+        at_most: Vec::new(),
+        keeps_capabilities: false,
+        accelerators: Vec::new(),
+        device_groups: Err("read-only".into()),
     }
 }
 
@@ -128,6 +133,40 @@ fn accelerators_that_all_may_use_are_named() {
     assert!(
         held(&chosen, Axis::Devices).reasons.join("; ").contains("open to every Run: nvidia0, nvidiactl")
     );
+}
+
+#[test]
+fn groups_hold_devices_where_landlock_does_not() {
+    let groups = Wish { device_groups: Ok(()), ..wish() };
+    assert_eq!(told(&choose(&groups, restricted), Axis::Devices), ("landlock", Hard));
+    let old = Wish { abi: 0, ..groups.clone() };
+    let chosen = choose(&old, restricted);
+    assert!(chosen.device_groups);
+    assert_eq!(told(&chosen, Axis::Devices), ("cgroup", Soft));
+    assert!(held(&chosen, Axis::Devices).reasons.join("; ").contains("the kit's control groups itself"));
+    let ids = choose(&old, |fences, _| if fences.view { no("a mount namespace") } else { Ok(()) });
+    assert_eq!(told(&ids, Axis::Devices), ("cgroup", Hard));
+    let at_most = vec!["devices=variables".parse().expect("parses")];
+    let chosen = choose(&Wish { at_most, ..groups }, restricted);
+    assert_eq!((told(&chosen, Axis::Devices), chosen.device_groups), (("variables", Nothing), false));
+}
+
+#[test]
+fn bandwidth_that_is_not_held_is_told_so() {
+    let chosen = choose(&Wish { bandwidth: true, ..wish() }, restricted);
+    let reasons = held(&chosen, Axis::Network).reasons.join("; ");
+    assert!(reasons.contains("kruntimes.io/network-bandwidth is accounted only"), "{reasons}");
+}
+
+#[test]
+fn what_would_give_more_is_told_for_what_is_not_hard() {
+    let chosen = choose(&wish(), restricted);
+    assert_eq!(held(&chosen, Axis::Files).remedies, [FOR_NAMESPACES]);
+    assert_eq!(held(&chosen, Axis::Privileges).remedies, [FOR_IDS]);
+    assert_eq!(held(&chosen, Axis::Network).remedies, [FOR_NO_NETWORK]);
+    assert!(held(&chosen, Axis::Devices).remedies.is_empty(), "it is hard");
+    let none = choose(&Wish { no_network: true, ..wish() }, restricted);
+    assert_eq!(held(&none, Axis::Network).remedies, [FOR_NAMESPACES]);
 }
 
 #[test]

@@ -43,6 +43,13 @@ impl Fences {
         self.files || self.devices || self.network == NetworkFence::Tcp
     }
 
+    /// Whether no Run can reach the kit's processes, its folder and the control groups.
+    pub(crate) fn guard_kit(&self) -> bool {
+        /// The version that keeps signals within.
+        const SIGNALS: u32 = 6;
+        self.own_ids || (self.files && self.abi >= SIGNALS)
+    }
+
     /// For the nursery: one byte per choice, then the paths, each ended by NUL.
     pub(crate) fn encode(&self) -> Vec<u8> {
         let flags = [self.user_namespace, self.view, self.files, self.devices, self.own_ids, self.filter]

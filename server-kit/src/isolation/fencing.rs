@@ -8,6 +8,7 @@ use futures::future::{BoxFuture, FutureExt as _};
 use kruntimes_proto::v1::IsolationAxis;
 
 use super::choose::{Chosen, Held, Wish, accelerators, choose};
+use super::devices::DeviceFilter;
 use super::fence::{Fences, RunFence};
 use super::folder::Owner;
 use super::ids::{IdLease, IdRange, Ids};
@@ -25,6 +26,8 @@ pub(crate) struct Wanted {
     /// What Runs lease that has a path.
     pub leasable: Vec<PathBuf>,
     pub no_network: bool,
+    /// Runs can lease a part of the network's bandwidth.
+    pub bandwidth: bool,
     pub at_most: Vec<AtMost>,
     pub ids: IdRange,
 }
@@ -37,19 +40,28 @@ pub(crate) struct Fencing {
     work_dir: PathBuf,
     ids: Option<Ids>,
     range: IdRange,
+    /// Where control groups hold devices.
+    filter: Option<DeviceFilter>,
     /// For Runs with a folder of their own, and for those without.
     held: [Vec<IsolationAxis>; 2],
+    /// Settings that would give more, by axis; for Runs with a folder of their own.
+    remedies: Vec<(Axis, Vec<&'static str>)>,
 }
 
 impl Fencing {
-    /// Tries what holds. Must be called while this process has one thread.
-    pub(crate) fn find(wanted: Wanted) -> Self {
+    /// Tries what holds, where groups can filter devices as `filter` says. Must be called while this process has one
+    /// thread.
+    pub(crate) fn find(wanted: Wanted, filter: Result<DeviceFilter, String>) -> Self {
         let id = wanted.ids.first;
-        Self::by(wanted, |fences, own| trial::attempt(fences, if own { id } else { 0 }))
+        Self::by(wanted, filter, |fences, own| trial::attempt(fences, if own { id } else { 0 }))
     }
 
     /// With another way to try.
-    pub(crate) fn by(wanted: Wanted, attempt: impl FnMut(&Fences, bool) -> Result<(), String>) -> Self {
+    pub(crate) fn by(
+        wanted: Wanted,
+        filter: Result<DeviceFilter, String>,
+        attempt: impl FnMut(&Fences, bool) -> Result<(), String>,
+    ) -> Self {
         let real = |path: &Path| path.canonicalize().unwrap_or_else(|_| path.to_owned());
         let places = Places {
             work: real(&wanted.work_dir),
@@ -62,17 +74,21 @@ impl Fencing {
         let wish = Wish {
             places,
             no_network: wanted.no_network,
+            bandwidth: wanted.bandwidth,
             at_most: wanted.at_most,
             abi: landlock::abi(),
             keeps_capabilities: capabilities::can_pass_any()
                 && nix::unistd::getuid().is_root()
                 && !capabilities::has(capabilities::SETPCAP),
             accelerators,
+            device_groups: filter.as_ref().map(drop).map_err(Clone::clone),
         };
-        let Chosen { fences, held, held_shared } = choose(&wish, attempt);
+        let Chosen { fences, device_groups, held, held_shared } = choose(&wish, attempt);
+        let filter = filter.ok().filter(|_| device_groups);
         let ids = fences.own_ids.then(|| Ids::new(wanted.ids, rand::random()));
+        let remedies = held.iter().map(|held| (held.axis, held.remedies.clone())).collect();
         let held = [held, held_shared].map(|held| held.into_iter().map(Held::tell).collect());
-        Self { fences, work_dir: wanted.work_dir, ids, range: wanted.ids, held }
+        Self { fences, work_dir: wanted.work_dir, ids, range: wanted.ids, filter, held, remedies }
     }
 
     /// For the nursery.
@@ -85,11 +101,19 @@ impl Fencing {
         &self.held[usize::from(!own_folder)]
     }
 
+    /// Settings that would give more than is held.
+    pub(crate) fn remedies(&self, axis: Axis) -> &[&'static str] {
+        self.remedies.iter().find(|(other, _)| *other == axis).map_or(&[], |(_, remedies)| remedies)
+    }
+
     /// Whether no Run can reach the kit's processes, its folder and the control groups.
     pub(crate) fn guards_kit(&self) -> bool {
-        /// The version that keeps signals within.
-        const SIGNALS: u32 = 6;
-        self.fences.own_ids || (self.fences.files && self.fences.abi >= SIGNALS)
+        self.fences.guard_kit()
+    }
+
+    /// What each Run's group lets through, where that is what holds devices.
+    pub(crate) fn device_filter(&self) -> Option<&DeviceFilter> {
+        self.filter.as_ref()
     }
 
     /// After a crash of an earlier server: what its Runs left. Blocks.

@@ -5,17 +5,17 @@ use std::sync::Arc;
 use kruntimes_proto::v1::IsolationLevel;
 
 use super::cgroup::{Controller, Groups, Version};
-use super::limits::settle;
+use super::limits::{FOR_GROUPS, settle};
 
 pub(super) use super::part::no_step as step;
 use super::{Axis, ConfineError, Confinement, Place, Rung, Subject};
 
 /// Best first.
-pub(super) fn rungs(_place: &Place, groups: &Arc<Groups>) -> Vec<Arc<dyn Rung>> {
+pub(super) fn rungs(place: &Place, groups: &Arc<Groups>) -> Vec<Arc<dyn Rung>> {
     vec![
         Arc::new(KillGroup { groups: Arc::clone(groups), version: Version::V2 }),
         Arc::new(KillGroup { groups: Arc::clone(groups), version: Version::V1 }),
-        Arc::new(Subreaper),
+        Arc::new(Subreaper { wanted: place.cgroup_parent.0.is_some() }),
     ]
 }
 
@@ -63,7 +63,10 @@ impl Rung for KillGroup {
 }
 
 /// One supervisor per Run that inherits, kills and reaps whatever the Run leaves.
-struct Subreaper;
+struct Subreaper {
+    /// Groups were not switched off.
+    wanted: bool,
+}
 
 impl Rung for Subreaper {
     fn axis(&self) -> Axis {
@@ -87,5 +90,9 @@ impl Rung for Subreaper {
 
     fn weakness(&self) -> String {
         "every process of an ended Run is killed and reaped with the kernel's proof, but a Run can signal supervisors of its own uid".to_owned()
+    }
+
+    fn remedy(&self) -> &'static str {
+        if self.wanted { FOR_GROUPS } else { "" }
     }
 }

@@ -9,17 +9,22 @@ use std::sync::Arc;
 use kruntimes_proto::v1::IsolationLevel;
 
 use super::bounds::Bounds;
+use super::cgroup::iops::{Iops, hold};
 use super::cgroup::{Controller, Groups, Version};
 use super::{Axis, ConfineError, Confinement, Crusher, Part, Place, Rung, Step, Subject};
 
 /// Best first.
-pub(super) fn rungs(_place: &Place, groups: &Arc<Groups>) -> Vec<Arc<dyn Rung>> {
+pub(super) fn rungs(place: &Place, groups: &Arc<Groups>) -> Vec<Arc<dyn Rung>> {
     vec![
-        Arc::new(ControlGroups { groups: Arc::clone(groups), version: Version::V2 }),
-        Arc::new(ControlGroups { groups: Arc::clone(groups), version: Version::V1 }),
-        Arc::new(Policed),
+        Arc::new(ControlGroups { groups: Arc::clone(groups), version: Version::V2, shares: place.shares }),
+        Arc::new(ControlGroups { groups: Arc::clone(groups), version: Version::V1, shares: place.shares }),
+        Arc::new(Policed { wanted: place.cgroup_parent.0.is_some(), iops: place.iops, shares: place.shares }),
     ]
 }
+
+/// What of the Pod or the node lets a server make control groups.
+pub(super) const FOR_GROUPS: &str =
+    "securityContext.privileged gives it, or a runtimeClassName whose handler makes control groups writable";
 
 /// What a Run needs to be bounded as the issue has it, and beside that what is good to have.
 const NEEDED: [Controller; 3] = [Controller::Memory, Controller::Cpu, Controller::Pids];
@@ -28,6 +33,7 @@ const NEEDED: [Controller; 3] = [Controller::Memory, Controller::Cpu, Controller
 struct ControlGroups {
     groups: Arc<Groups>,
     version: Version,
+    shares: bool,
 }
 
 impl ControlGroups {
@@ -76,6 +82,7 @@ impl Rung for ControlGroups {
                     .into(),
             );
         }
+        reasons.extend(self.groups.iops().told());
         reasons.join("; ")
     }
 
@@ -83,12 +90,17 @@ impl Rung for ControlGroups {
         let bounds = Bounds::read(run.limits, run.resources)?;
         settle(&self.groups, confinement)?;
         if let Some(leaf) = &confinement.leaf {
-            leaf.bound(&bounds).map_err(|(path, source)| ConfineError::Failed {
+            let mut held = leaf.bound(&bounds);
+            if let (Some(iops), Iops::Held { disk, .. }) = (bounds.iops, self.groups.iops()) {
+                held = held.and_then(|()| hold(leaf, disk, iops));
+            }
+            held.map_err(|(path, source)| ConfineError::Failed {
                 axis: "limits",
                 what: format!("cannot set {}", path.display()),
                 source,
             })?;
         }
+        bound_files(&bounds, self.shares, confinement);
         confinement.bounds = bounds;
         Ok(())
     }
@@ -193,7 +205,48 @@ impl Entry {
 
 /// The supervisor's side.
 pub(super) fn step(bytes: &[u8], fds: &[OwnedFd]) -> Result<Box<dyn Step>, c_int> {
-    Ok(Box::new(Entry::decode(bytes, fds)?))
+    match bytes.split_first() {
+        Some((&FILE_SIZE, size)) => Ok(Box::new(FileSize::decode(size)?)),
+        _ => Ok(Box::new(Entry::decode(bytes, fds)?)),
+    }
+}
+
+/// Marks a part with the largest size of a file.
+const FILE_SIZE: u8 = 0xff;
+/// So that a file that has grown to the bound is seen to be more than the limit on all files.
+const MARGIN: u64 = 1 << 20;
+
+/// Storage is looked at now and then; that no single file is larger holds between two looks as well. Not where a
+/// Run may write to other folders: what lies there has no limit.
+fn bound_files(bounds: &Bounds, shares: bool, confinement: &mut Confinement) {
+    let Some(limit) = bounds.storage.filter(|_| !shares) else { return };
+    let mut bytes = vec![FILE_SIZE];
+    bytes.extend(limit.saturating_add(MARGIN).to_le_bytes());
+    confinement.parts.push(Part { axis: Axis::Limits, bytes });
+}
+
+/// `RLIMIT_FSIZE`: a write beyond it ends the writer (SIGXFSZ) or fails.
+struct FileSize(nix::libc::rlimit);
+
+impl FileSize {
+    fn decode(bytes: &[u8]) -> Result<Self, c_int> {
+        let bytes: [u8; 8] = bytes.try_into().map_err(|_| nix::libc::EPROTO)?;
+        // The hard limit of the server itself cannot be raised.
+        let (_, most) = nix::sys::resource::getrlimit(nix::sys::resource::Resource::RLIMIT_FSIZE)
+            .map_err(|errno| errno as c_int)?;
+        let size = u64::from_le_bytes(bytes).min(most);
+        Ok(Self(nix::libc::rlimit { rlim_cur: size, rlim_max: size }))
+    }
+}
+
+impl Step for FileSize {
+    unsafe fn enter(&self) -> Result<(), c_int> {
+        // SAFETY: a system call on a value that lives as long as the call.
+        match unsafe { nix::libc::setrlimit(nix::libc::RLIMIT_FSIZE, &raw const self.0) } {
+            0 => Ok(()),
+            _ => Err(nix::errno::Errno::last_raw()),
+        }
+    }
 }
 
 impl Step for Entry {
@@ -228,7 +281,13 @@ impl Step for Entry {
 }
 
 /// Nothing but watching: what a Run uses is measured now and then, and a Run over its limit is ended.
-struct Policed;
+struct Policed {
+    /// Groups were not switched off.
+    wanted: bool,
+    /// Operations a second can be leased.
+    iops: bool,
+    shares: bool,
+}
 
 impl Rung for Policed {
     fn axis(&self) -> Axis {
@@ -248,11 +307,18 @@ impl Rung for Policed {
     }
 
     fn weakness(&self) -> String {
-        "memory and processes are measured several times a second and a Run over its limit is ended: what happens between is not held; CPU and IO are not bounded".into()
+        let weak = "memory and processes are measured several times a second and a Run over its limit is ended: what happens between is not held; CPU and IO are not bounded";
+        let iops = Iops::Accounted("there are no control groups".into()).told().filter(|_| self.iops);
+        [Some(weak.to_owned()), iops].into_iter().flatten().collect::<Vec<_>>().join("; ")
+    }
+
+    fn remedy(&self) -> &'static str {
+        if self.wanted { FOR_GROUPS } else { "" }
     }
 
     fn confine(&self, run: &Subject<'_>, confinement: &mut Confinement) -> Result<(), ConfineError> {
         confinement.bounds = Bounds::read(run.limits, run.resources)?;
+        bound_files(&confinement.bounds.clone(), self.shares, confinement);
         confinement.policed = true;
         Ok(())
     }

@@ -13,6 +13,7 @@
 //! | `trial` | the trying, in a forked child |
 //! | `fence` | the order in which they are put up: nursery, supervisor, the Run's process |
 //! | `fencing` | the server's side: ids and folders of Runs |
+//! | `devices` | what the groups let through, where Landlock does not hold devices |
 //! | `places`, `landlock`, `mounts`, `network`, `seccomp`, `capabilities`, `ids`, `folder` | one mechanism each |
 //!
 //! How limits and kill plug in:
@@ -30,6 +31,7 @@ mod bounds;
 mod capabilities;
 mod cgroup;
 mod choose;
+mod devices;
 mod fence;
 mod fencing;
 mod folder;
@@ -51,6 +53,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use cgroup::Groups;
+use devices::DeviceFilter;
 use futures::future::BoxFuture;
 use kruntimes_proto::v1::{Isolation, IsolationAxis, IsolationLevel};
 
@@ -94,7 +97,7 @@ impl Axis {
         match self {
             Self::Limits | Self::Kill => &[],
             Self::Files => &["mount-namespace", "landlock", "directory"],
-            Self::Devices => &["landlock", "variables"],
+            Self::Devices => &["landlock", "cgroup", "variables"],
             Self::Network => &["namespace", "seccomp", "landlock-tcp", "shared"],
             Self::Privileges => &["own-uid", "seccomp", "no-new-privs"],
         }
@@ -111,6 +114,10 @@ pub(crate) struct Place {
     pub socket_dir: Option<PathBuf>,
     /// Where control groups may be made; nowhere by default.
     pub cgroup_parent: ParentFlag,
+    /// Runs can lease operations a second on the disk of their folders.
+    pub iops: bool,
+    /// Runs may write to folders beside their own.
+    pub shares: bool,
     /// How many executions may begin at once without waiting for what is made ahead.
     pub idle: usize,
 }
@@ -184,6 +191,10 @@ pub(crate) trait Rung: Send + Sync {
     fn probe(&self) -> Result<(), String>;
     /// What it cannot do, as the reason why the level is no better.
     fn weakness(&self) -> String;
+    /// The setting of the Pod or the node that would give a better level; empty where none is known.
+    fn remedy(&self) -> &'static str {
+        ""
+    }
 
     /// Adds what one execution needs. On the way of every start: microseconds, no waiting.
     fn confine(&self, _run: &Subject<'_>, _confinement: &mut Confinement) -> Result<(), ConfineError> {
@@ -202,6 +213,8 @@ pub(crate) struct Ladder {
     fencing: Fencing,
     /// For Runs with a folder of their own, and for those without.
     records: [Isolation; 2],
+    /// Settings that would give more for limits and kill.
+    remedies: Vec<(Axis, Vec<&'static str>)>,
     groups: Arc<Groups>,
 }
 
@@ -209,7 +222,8 @@ impl Ladder {
     /// Looks what this place gives. Call while there is one thread: a probe may fork.
     pub(crate) fn open(place: &Place, wanted: Wanted) -> Self {
         let groups = Groups::open(place);
-        Self::probe(&rungs(place, &groups), groups, Fencing::find(wanted))
+        let filter = DeviceFilter::find(&groups, &wanted.leasable);
+        Self::probe(&rungs(place, &groups), groups, Fencing::find(wanted, filter))
     }
 
     /// Probes every rung and takes the best that holds on each axis.
@@ -226,10 +240,12 @@ impl Ladder {
         });
         let guarded = fencing.guards_kit();
         let told = found.iter().map(|(axis, rung, missing)| told(*axis, rung.as_deref(), missing, guarded));
-        let told: Vec<_> = told.collect();
+        let (told, remedies): (Vec<_>, Vec<_>) = told.unzip();
+        let remedies = found.iter().map(|(axis, ..)| *axis).zip(remedies).collect();
         let record = |own| Isolation { axes: [told.as_slice(), fencing.held(own)].concat() };
         let records = [record(true), record(false)];
-        Self { held: found.into_iter().filter_map(|(_, rung, _)| rung).collect(), fencing, records, groups }
+        let held = found.into_iter().filter_map(|(_, rung, _)| rung).collect();
+        Self { held, fencing, records, remedies, groups }
     }
 
     /// Begins to make ahead what executions will need.
@@ -257,6 +273,12 @@ impl Ladder {
         &self.records[0]
     }
 
+    /// Settings of the Pod, the node or the Runtime that would give more on an axis.
+    pub(crate) fn remedies(&self, axis: Axis) -> &[&'static str] {
+        let own = self.remedies.iter().find(|(other, _)| *other == axis);
+        own.map_or_else(|| self.fencing.remedies(axis), |(_, remedies)| remedies)
+    }
+
     /// What a Run tells that starts in `working_dir`.
     pub(crate) fn record_of(&self, working_dir: &Path) -> &Isolation {
         &self.records[usize::from(self.fencing.own_folder(working_dir).is_none())]
@@ -273,6 +295,15 @@ impl Ladder {
         confinement: &mut Confinement,
     ) -> Result<(), ConfineError> {
         self.held.iter().try_for_each(|rung| rung.confine(run, confinement))?;
+        if let Some(filter) = self.fencing.device_filter() {
+            limits::settle(&self.groups, confinement)?;
+            let held = confinement.leaf.as_ref().map_or(Ok(()), |leaf| filter.hold(leaf, run.leased));
+            held.map_err(|(path, source)| ConfineError::Failed {
+                axis: "devices",
+                what: format!("cannot close the devices of {}", path.display()),
+                source,
+            })?;
+        }
         self.fencing.confine(run, confinement)
     }
 }
@@ -312,23 +343,38 @@ impl std::fmt::Display for AtMost {
 const UNGUARDED: &str =
     "Runs have the server's rights, so that a hostile one could write the kit's control groups itself";
 
-fn told(axis: Axis, rung: Option<&dyn Rung>, missing: &[String], guarded: bool) -> IsolationAxis {
+/// What would give Runs less than the server's rights.
+const FOR_GUARD: &str = "a user id for each Run, or files with Landlock of Linux 6.12 or later, gives it";
+
+/// What is told of limits or kill, and the settings that would give more.
+fn told(
+    axis: Axis,
+    rung: Option<&dyn Rung>,
+    missing: &[String],
+    guarded: bool,
+) -> (IsolationAxis, Vec<&'static str>) {
     let mut reasons = missing.to_vec();
     let mut level = IsolationLevel::None;
+    let mut remedies = Vec::new();
     if let Some(rung) = rung {
         level = rung.level();
-        reasons.extend(Some(rung.weakness()).filter(|weakness| !weakness.is_empty()));
-        if matches!(axis, Axis::Limits | Axis::Kill) && level == IsolationLevel::Hard && !guarded {
+        let weakness = Some(rung.weakness()).filter(|weakness| !weakness.is_empty());
+        let help = Some(rung.remedy()).filter(|remedy| !remedy.is_empty());
+        reasons.extend(weakness.map(|text| help.map_or(text.clone(), |help| format!("{text} ({help})"))));
+        remedies.extend(help);
+        if level == IsolationLevel::Hard && !guarded {
             level = IsolationLevel::Soft;
-            reasons.push(UNGUARDED.to_owned());
+            reasons.push(format!("{UNGUARDED} ({FOR_GUARD})"));
+            remedies.push(FOR_GUARD);
         }
     }
-    IsolationAxis {
+    let told = IsolationAxis {
         axis: axis.name().to_owned(),
         level: level.into(),
         mechanism: rung.map_or("none", Rung::mechanism).to_owned(),
         reason: reasons.join("; "),
-    }
+    };
+    (told, remedies)
 }
 
 #[cfg(test)]

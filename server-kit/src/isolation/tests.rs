@@ -83,10 +83,12 @@ fn with_fences(rungs: &[Arc<dyn Rung>], holds: bool) -> Ladder {
         shared: Vec::new(),
         leasable: Vec::new(),
         no_network: false,
+        bandwidth: false,
         at_most: Vec::new(),
         ids: IdRange::DEFAULT,
     };
-    let fencing = Fencing::by(wanted, |_, _| if holds { Ok(()) } else { Err("not here".into()) });
+    let filter = Err("not here".to_owned());
+    let fencing = Fencing::by(wanted, filter, |_, _| if holds { Ok(()) } else { Err("not here".into()) });
     Ladder::probe(rungs, Groups::open(&Place::default()), fencing)
 }
 
@@ -124,9 +126,29 @@ fn limits_are_hard_only_when_a_run_cannot_lift_them() {
     let limits = || fake(Axis::Limits, Ok(()));
     let open = ladder(&[limits()]);
     let told = axis(open.record(), "limits");
-    assert_eq!((told.level(), &*told.reason), (IsolationLevel::Soft, UNGUARDED));
+    assert_eq!(told.level(), IsolationLevel::Soft);
+    assert!(told.reason.starts_with(UNGUARDED) && told.reason.contains(FOR_GUARD), "{}", told.reason);
+    assert_eq!(open.remedies(Axis::Limits), [FOR_GUARD]);
     let guarded = with_fences(&[limits()], true);
     assert_eq!(axis(guarded.record(), "limits").level(), IsolationLevel::Hard);
+    assert!(guarded.remedies(Axis::Limits).is_empty());
+}
+
+#[test]
+fn what_would_give_more_is_in_the_reason_as_well() {
+    let place = Place { cgroup_parent: "own".parse().expect("parses"), ..Place::default() };
+    let told = ladder(&limits::rungs(&place, &Groups::open(&Place::default())));
+    for name in ["limits", "files", "network", "privileges"] {
+        let axis_told = axis(told.record(), name);
+        let wanted = Axis::ALL.into_iter().find(|axis| axis.name() == name).expect("known");
+        let remedies = told.remedies(wanted);
+        assert!(!remedies.is_empty(), "{axis_told:?}");
+        if wanted != Axis::Network {
+            assert!(remedies.iter().all(|help| axis_told.reason.contains(help)), "{axis_told:?}");
+        }
+    }
+    let off = ladder(&limits::rungs(&Place::default(), &Groups::open(&Place::default())));
+    assert!(off.remedies(Axis::Limits).is_empty(), "it was switched off by a flag");
 }
 
 #[test]

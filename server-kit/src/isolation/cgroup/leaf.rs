@@ -93,7 +93,8 @@ impl Leaf {
         self.dirs.iter().find(|dir| wanted(dir)).map(|dir| dir.path.as_path())
     }
 
-    fn of(&self, controller: Controller) -> Option<(Version, &Path)> {
+    /// In which version that controller is here, and where.
+    pub(super) fn of(&self, controller: Controller) -> Option<(Version, &Path)> {
         let dir = self.dirs.iter().find(|dir| dir.controllers.contains(&controller))?;
         Some((dir.version, &dir.path))
     }
@@ -101,6 +102,11 @@ impl Leaf {
     /// The Run's group of that controller, for axes that bound something else with it.
     pub(crate) fn dir(&self, controller: Controller) -> Option<&Path> {
         self.of(controller).map(|(_, path)| path)
+    }
+
+    /// The Run's group in the tree of that version.
+    pub(crate) fn home(&self, version: Version) -> Option<&Path> {
+        self.find(|dir| dir.version == version)
     }
 
     /// For the supervisor; only once.
@@ -137,7 +143,8 @@ impl Leaf {
     pub(crate) fn counters(&self) -> GroupCounters {
         let mut counters = self.events();
         self.cpu(&mut counters);
-        if let Some(dir) = self.dir(Controller::Io) {
+        // Since Linux 6.10 version 1 counts nothing unless somebody throttles the device: a 0 would be a lie.
+        if let Some((Version::V2, dir)) = self.of(Controller::Io) {
             (counters.read, counters.written) = bytes_moved(&dir.join("io.stat"));
         }
         counters
@@ -281,7 +288,7 @@ fn put_bytes(path: &Path, bytes: u64) -> Result<(), (PathBuf, io::Error)> {
     written.map_err(|error| (path.to_owned(), error))
 }
 
-fn other_value(wanted: &str, kept: &str) -> io::Error {
+pub(super) fn other_value(wanted: &str, kept: &str) -> io::Error {
     io::Error::other(format!("the kernel keeps {kept} instead of {wanted}"))
 }
 
@@ -324,4 +331,4 @@ fn total<'a>(values: impl Iterator<Item = (&'a str, u64)>) -> u64 {
 
 #[cfg(test)]
 #[path = "leaf_tests.rs"]
-mod tests;
+pub(super) mod tests;

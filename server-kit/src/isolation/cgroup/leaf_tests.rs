@@ -7,7 +7,11 @@ use tempfile::TempDir;
 
 use super::*;
 
-fn leaf(root: &Path, version: Version, controllers: &[Controller]) -> (Leaf, Receiver<Chore>) {
+pub(in super::super) fn leaf(
+    root: &Path,
+    version: Version,
+    controllers: &[Controller],
+) -> (Leaf, Receiver<Chore>) {
     let (retire, chores) = channel();
     let dir = Dir { version, controllers: controllers.to_vec(), path: root.to_owned() };
     (Leaf { dirs: vec![dir], entrance: None, retire }, chores)
@@ -34,7 +38,7 @@ fn bounds() -> Bounds {
         cpu_shares: Some(1024),
         memory: Some(64 << 20),
         pids: Some(9),
-        storage: None,
+        ..Bounds::default()
     }
 }
 

@@ -12,6 +12,7 @@
 //! hold: a Run's first process is in its leaf before it executes anything; a leaf is removed whatever
 //! happens; no more leaves exist than executions may run, and a few.
 
+pub(super) mod iops;
 pub(super) mod leaf;
 mod mounts;
 mod tree;
@@ -28,6 +29,7 @@ use std::time::Duration;
 
 use super::bounds::Bounds;
 use super::{ConfineError, Place};
+use iops::Iops;
 use leaf::{Dir, Leaf};
 use mounts::Hierarchy;
 pub(crate) use mounts::{Controller, Version};
@@ -76,6 +78,7 @@ pub(crate) struct Groups {
     shared: Arc<Shared>,
     /// What was in the way of each version.
     missing: [Option<String>; 2],
+    iops: Iops,
     chores: Mutex<Option<Receiver<Chore>>>,
 }
 
@@ -97,7 +100,8 @@ impl Groups {
             None => missing = [(); 2].map(|()| Some("switched off by --cgroup-parent=none".to_owned())),
             Some(parent) => {
                 let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
-                let found = mounts::hierarchies(&read("/proc/self/mountinfo"), &read("/proc/self/cgroup"));
+                let (mounted, own) = (read("/proc/self/mountinfo"), read("/proc/self/cgroup"));
+                let found = mounts::hierarchies(&mounted, &own, place.iops);
                 for version in [Version::V2, Version::V1] {
                     let reason = &mut missing[version as usize];
                     *reason = Some("not mounted here".to_owned());
@@ -121,7 +125,16 @@ impl Groups {
         let (chores, receiver) = channel();
         let shared =
             Shared { trees, ready: Mutex::default(), target: place.idle, next: AtomicU64::new(1), chores };
-        Arc::new(Self { shared: Arc::new(shared), missing, chores: Mutex::new(Some(receiver)) })
+        let mut iops = Iops::Unknown;
+        if place.iops {
+            iops = Iops::find(&place.work_dir, Path::new("/sys"), || shared.make());
+        }
+        Arc::new(Self { shared: Arc::new(shared), missing, iops, chores: Mutex::new(Some(receiver)) })
+    }
+
+    /// What becomes of leased operations a second.
+    pub(super) fn iops(&self) -> &Iops {
+        &self.iops
     }
 
     /// Why there is no group of that version; `None` when there is.

@@ -22,15 +22,15 @@ pub(crate) enum Controller {
 }
 
 impl Controller {
-    /// Those whose hierarchies are used, by their name in version 1. Not `blkio`: since Linux 6.10 it counts
-    /// nothing unless somebody throttles the device.
-    const V1: [(&'static str, Self); 6] = [
+    /// Those whose hierarchies are used, by their name in version 1; `blkio` only to hold somebody back.
+    const V1: [(&'static str, Self); 7] = [
         ("cpu", Self::Cpu),
         ("cpuacct", Self::CpuAcct),
         ("memory", Self::Memory),
         ("pids", Self::Pids),
         ("freezer", Self::Freezer),
         ("devices", Self::Devices),
+        ("blkio", Self::Io),
     ];
     /// Those that are enabled in version 2.
     pub(super) const V2: [(&'static str, Self); 4] =
@@ -72,8 +72,8 @@ impl Hierarchy {
 }
 
 /// Reads `/proc/self/mountinfo` and `/proc/self/cgroup` (`proc_pid_mountinfo(5)`, `cgroups(7)`).
-/// Hierarchies that this process is not below are left out.
-pub(super) fn hierarchies(mountinfo: &str, membership: &str) -> Vec<Hierarchy> {
+/// Hierarchies that this process is not below are left out, and that of version 1 for IO unless it is wanted.
+pub(super) fn hierarchies(mountinfo: &str, membership: &str, io: bool) -> Vec<Hierarchy> {
     let mut found: Vec<Hierarchy> = Vec::new();
     for line in mountinfo.lines() {
         let Some((left, right)) = line.split_once(" - ") else { continue };
@@ -83,7 +83,8 @@ pub(super) fn hierarchies(mountinfo: &str, membership: &str) -> Vec<Hierarchy> {
             continue;
         };
         let options: Vec<&str> = right.get(2).map_or_else(Vec::new, |text| text.split(',').collect());
-        let known = Controller::V1.iter().filter(|(name, _)| options.contains(name));
+        let used = |controller: Controller| io || controller != Controller::Io;
+        let known = Controller::V1.iter().filter(|(name, found)| options.contains(name) && used(*found));
         let (version, controllers) = match *kind {
             "cgroup2" => (Version::V2, Vec::new()),
             "cgroup" => (Version::V1, known.map(|(_, controller)| *controller).collect::<Vec<_>>()),
@@ -139,7 +140,7 @@ mod tests {
              40 31 0:37 / /sys/fs/cgroup/systemd rw - cgroup cgroup rw,name=systemd\n\
              41 31 0:38 / /sys/fs/cgroup/unified rw - cgroup2 cgroup2 rw\n";
         let membership = "4:memory:/a/b\n2:cpu,cpuacct:/\n1:name=systemd:/x\n0::/u\n";
-        let found = hierarchies(mountinfo, membership);
+        let found = hierarchies(mountinfo, membership, false);
         let told: Vec<_> =
             found.iter().map(|h| (h.version, h.own.to_str().expect("text"), h.at_root)).collect();
         assert_eq!(
@@ -154,11 +155,18 @@ mod tests {
     }
 
     #[test]
+    fn the_hierarchy_for_io_is_used_only_when_it_is_wanted() {
+        let mountinfo = "34 31 0:31 / /sys/fs/cgroup/blkio rw - cgroup cgroup rw,blkio\n";
+        assert!(hierarchies(mountinfo, "7:blkio:/\n", false).is_empty());
+        assert_eq!(hierarchies(mountinfo, "7:blkio:/\n", true)[0].controllers, [Controller::Io]);
+    }
+
+    #[test]
     fn a_container_sees_its_own_part() {
         let mountinfo = "30 29 0:26 /pods/p1 /sys/fs/cgroup ro,nosuid - cgroup2 cgroup rw\n";
-        assert_eq!(hierarchies(mountinfo, "0::/pods/p1/c\n")[0].own, Path::new("/sys/fs/cgroup/c"));
-        assert!(hierarchies(mountinfo, "0::/elsewhere\n").is_empty());
+        assert_eq!(hierarchies(mountinfo, "0::/pods/p1/c\n", false)[0].own, Path::new("/sys/fs/cgroup/c"));
+        assert!(hierarchies(mountinfo, "0::/elsewhere\n", false).is_empty());
         let namespaced = "30 29 0:26 / /sys/fs/cgroup ro - cgroup2 cgroup rw\n";
-        assert!(hierarchies(namespaced, "0::/\n")[0].at_root);
+        assert!(hierarchies(namespaced, "0::/\n", false)[0].at_root);
     }
 }
