@@ -107,6 +107,7 @@ pub(crate) enum Command {
     Delete(commands::delete::DeleteArgs),
     Runtime(commands::runtime::RuntimeArgs),
     Doctor(commands::doctor::DoctorArgs),
+    Preflight(commands::preflight::PreflightArgs),
     #[cfg(feature = "local")]
     Local(commands::local::LocalArgs),
     Version(commands::version::VersionArgs),
@@ -129,6 +130,7 @@ impl Command {
             | Self::Delete(_)
             | Self::Runtime(_)
             | Self::Doctor(_)
+            | Self::Preflight(_)
             | Self::Version(_)
             | Self::Completion(_) => false,
         }

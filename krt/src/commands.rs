@@ -11,6 +11,7 @@ pub(crate) mod list;
 #[cfg(feature = "local")]
 pub(crate) mod local;
 pub(crate) mod logs;
+pub(crate) mod preflight;
 pub(crate) mod run;
 pub(crate) mod runtime;
 pub(crate) mod version;
@@ -30,6 +31,7 @@ pub(crate) async fn dispatch(cli: Cli, terminal: &Terminal) -> Result<u8, Error>
         Command::List(args) => list::run(args, &Session::open(connection).await?, terminal).await,
         Command::Describe(args) => describe::run(args, &Session::open(connection).await?, terminal).await,
         Command::Doctor(args) => doctor::run(args, &Session::open(connection).await?, terminal).await,
+        Command::Preflight(args) => preflight::run(args, connection, terminal).await,
         Command::Logs(args) => logs::run(args, &Session::open(connection).await?, terminal).await,
         Command::Wait(args) => wait::run(args, &Session::open(connection).await?, terminal).await,
         Command::Cancel(args) => cancel::run(args, &Session::open(connection).await?, terminal).await,

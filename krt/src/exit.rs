@@ -3,7 +3,7 @@
 //! | code | meaning |
 //! |---|---|
 //! | 0 | done; for `krt run` and `krt wait`: the Run succeeded |
-//! | 1 | `krt local status`: not running; `krt doctor`: something does not work; otherwise the Run failed without a code of its own (outputs or artifacts were refused, or an older control plane recorded none) |
+//! | 1 | `krt local status`: not running; `krt doctor`: something does not work; `krt preflight`: the Runtime requires more than its Pods would give; otherwise the Run failed without a code of its own (outputs or artifacts were refused, or an older control plane recorded none) |
 //! | 124 | the Run ended as Timeout or PendingTimeout, or the `--timeout` of `krt wait` and `krt local` expired |
 //! | 125 | krt itself failed (flags, connection, refusal by the API), or the platform lost the Run |
 //! | 126 | the Run ended before its program started: source, spec, or a refusal by the Runtime Server |

@@ -14,6 +14,7 @@ mod doctor;
 pub mod error;
 pub mod exit;
 pub mod names;
+pub mod preflight;
 pub mod render;
 mod script;
 pub mod session;

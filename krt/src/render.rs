@@ -4,6 +4,7 @@
 
 pub mod age;
 pub mod object;
+pub mod preflight;
 pub mod quantity;
 pub mod run;
 pub mod run_describe;

@@ -16,6 +16,7 @@ fn main() -> ExitCode {
             suite::rights::cases(),
             suite::charts::cases(node),
             suite::pools::cases(node),
+            suite::preflight::cases(),
         ];
         let alone = [
             suite::charts::cases_alone(node),

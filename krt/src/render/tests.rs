@@ -1,6 +1,6 @@
 use super::fixtures::*;
 use super::table::Columns;
-use super::{object, printable, run, run_describe, runtime, runtime_describe};
+use super::{object, preflight, printable, run, run_describe, runtime, runtime_describe};
 use crate::cli::Format;
 use crate::term::Palette;
 
@@ -119,4 +119,23 @@ fn control_characters_are_shown_and_not_obeyed() {
         + &run::card(&run, now(), Palette::default())
         + &run::summary(&run, now(), Palette::default());
     assert!(!text.contains('\x1b') && !text.contains('\x07'));
+}
+
+#[test]
+fn what_a_place_would_give() {
+    let axis = |axis: &str, level: &str, mechanism: &str, reason: &str, remedies: &[&str]| serde_json::json!({"axis": axis, "level": level, "mechanism": mechanism, "reason": reason, "remedies": remedies});
+    let (groups, namespaces) = ("securityContext.privileged gives it", "hostUsers false gives it");
+    let found = serde_json::json!({
+        "server": {"name": "bash-server", "version": "0.1.0"}, "kernel": "6.1.0", "user": 65532,
+        "isolation": [
+            axis("limits", "Soft", "policing", "cgroup-v2: read-only", &[groups]),
+            axis("kill", "Soft", "subreaper", "cgroup-v2: read-only", &[groups]),
+            axis("files", "Soft", "landlock", "mount-namespace: refused", &[namespaces]),
+            axis("devices", "Hard", "landlock", "", &[]),
+            axis("network", "None", "shared", "as wanted\u{1b}[31m", &[]),
+        ],
+        "accounting": [{"figure": "cpu_user_seconds", "source": "rusage"}],
+    });
+    let found = serde_json::from_value(found).unwrap();
+    insta::assert_snapshot!("preflight", preflight::found(&found, Palette::default()));
 }

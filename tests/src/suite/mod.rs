@@ -7,11 +7,13 @@ pub mod cli;
 pub mod faults;
 pub mod input;
 pub mod installs;
+pub mod isolation;
 pub mod kubectl;
 pub mod lifecycle;
 pub mod losses;
 pub mod outages;
 pub mod pools;
+pub mod preflight;
 pub mod python;
 pub mod resources;
 pub mod retry;
@@ -32,6 +34,7 @@ pub fn behaviour() -> Vec<Case> {
         scheduling::cases(),
         resources::cases(),
         python::cases(),
+        isolation::cases(),
         cli::cases(),
         kubectl::cases(),
     ];
