@@ -18,6 +18,8 @@ const STEP: usize = 4 << 20;
 const DISK: usize = 64 << 20;
 const PROCESSES: usize = 200;
 const DESCRIPTORS: usize = 20_000;
+/// How long what was taken is held: whoever looks now and then must have seen it by then, on any machine.
+const HELD: Duration = Duration::from_secs(60);
 
 type Outcome = Result<String, String>;
 
@@ -93,19 +95,23 @@ fn memory() -> Outcome {
         block.resize(STEP, 1);
         all.push(block);
     }
-    pause_for(Duration::from_millis(500));
+    pause_for(HELD);
     Ok(format!("{} MiB", (all.len() * STEP) >> 20))
 }
 
 fn bomb() -> Outcome {
     let mut children = 0;
     let mut refused = None;
-    let deadline = Instant::now() + Duration::from_secs(5);
-    while children < PROCESSES && Instant::now() < deadline {
+    let deadline = Instant::now() + HELD;
+    while Instant::now() < deadline {
+        if children == PROCESSES {
+            pause_for(Duration::from_millis(100));
+            continue;
+        }
         // SAFETY: the child only waits and ends.
         match unsafe { libc::fork() } {
             0 => {
-                pause_for(Duration::from_secs(6));
+                pause_for(HELD);
                 // SAFETY: ends the child at once.
                 unsafe { libc::_exit(0) };
             }
@@ -119,21 +125,35 @@ fn bomb() -> Outcome {
     refused.map_or(Ok(format!("{children} processes")), Err)
 }
 
-/// Three threads where a quarter of a processor is allowed.
+/// Three threads where a quarter of a processor is allowed. A machine that is busy for a moment holds nobody back: of a few
+/// looks one is enough. Each is over several periods of a quota, in which it may use a little more than its part.
 fn cpu() -> Outcome {
-    let (begin, wall) = (used(), Instant::now());
+    const LOOK: Duration = Duration::from_millis(400);
+    let stop = std::sync::atomic::AtomicBool::new(false);
     let spin = || {
-        let begin = Instant::now();
-        while begin.elapsed() < Duration::from_millis(800) {
+        while !stop.load(std::sync::atomic::Ordering::Relaxed) {
             std::hint::spin_loop();
         }
     };
-    std::thread::scope(|scope| {
+    let look = || {
+        let (begin, wall) = (used(), Instant::now());
+        pause_for(LOOK);
+        (used() - begin).as_secs_f64() / wall.elapsed().as_secs_f64()
+    };
+    let share = std::thread::scope(|scope| {
         for _ in 0..3 {
             scope.spawn(spin);
         }
+        let mut best: f64 = 0.0;
+        for _ in 0..10 {
+            best = best.max(look());
+            if best > 0.4 {
+                break;
+            }
+        }
+        stop.store(true, std::sync::atomic::Ordering::Relaxed);
+        best
     });
-    let share = (used() - begin).as_secs_f64() / wall.elapsed().as_secs_f64();
     if share > 0.4 { Ok(format!("{share:.2} processors")) } else { Err(format!("{share:.2} processors")) }
 }
 
@@ -154,8 +174,7 @@ fn disk() -> Outcome {
     for _ in 0..DISK / STEP {
         file.write_all(&vec![7; STEP]).map_err(why(path))?;
     }
-    // Whoever looks now and then needs a moment.
-    pause_for(Duration::from_secs(3));
+    pause_for(HELD);
     Ok(format!("{} MiB", DISK >> 20))
 }
 

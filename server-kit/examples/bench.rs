@@ -95,7 +95,10 @@ impl Bench {
     async fn start(level: Level) -> Option<Self> {
         let args = ["--max-executions=1024"];
         let mut placed = match level {
-            Level::None => Placed::start(Rights::Restricted, &args, &[("KRUNTIME_ISOLATION", FLOOR)]).await?,
+            Level::None => {
+                let args = [args[0], "--cgroup-parent=none"];
+                Placed::start(Rights::Restricted, &args, &[("KRUNTIME_ISOLATION", FLOOR)]).await?
+            }
             Level::Limits => Placed::start(Rights::All, &args, &[]).await?,
         };
         eprintln!("{level:?}:\n{}", placed.printout());

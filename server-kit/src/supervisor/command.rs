@@ -151,7 +151,7 @@ unsafe fn exec(plan: &Plan) -> StartError {
         if libc::chdir(plan.cwd) != 0 {
             return error(StartStep::Directory);
         }
-        default_signals();
+        unblock_signals();
         if let Err(axis) = fence.close() {
             return error(StartStep::Confine(axis));
         }
@@ -179,18 +179,11 @@ unsafe fn place_stdio(stdio: [c_int; 3]) -> bool {
     })
 }
 
-/// Rust ignores SIGPIPE, the supervisor blocks everything, and whoever started the server may have
-/// ignored more; a command expects none of that.
-unsafe fn default_signals() {
-    // SAFETY: dispositions and mask belong to the child alone (no CLONE_SIGHAND). The kernel's structure is
-    // at most 32 bytes on 64-bit machines, and all-zero is the default action. The raw call is used because
-    // the C library keeps signals 32 and 33 to itself.
+/// The supervisor blocks everything; a command expects nothing of that. Dispositions are the default ones
+/// already: the nursery has made them so.
+unsafe fn unblock_signals() {
+    // SAFETY: the mask belongs to the child alone.
     unsafe {
-        let action = [0u64; 4];
-        let set_size = size_of::<u64>();
-        for signal in 1..=64 {
-            libc::syscall(libc::SYS_rt_sigaction, signal, action.as_ptr(), ptr::null_mut::<u64>(), set_size);
-        }
         let mut none: libc::sigset_t = std::mem::zeroed();
         libc::sigemptyset(&raw mut none);
         libc::sigprocmask(libc::SIG_SETMASK, &raw const none, ptr::null_mut());

@@ -43,6 +43,21 @@ fn first_message(server: &OwnedFd) -> io::Result<Fences> {
     Fences::decode(&buffer[..length]).ok_or_else(|| io::ErrorKind::InvalidData.into())
 }
 
+/// Rust ignores SIGPIPE, and whoever started the server may have ignored more; a command expects none of that. Done
+/// once, for everything that is forked from here: signals are blocked, so that nothing follows from it before exec.
+fn default_dispositions() {
+    // SAFETY: the kernel's structure is at most 32 bytes on 64-bit machines, and all-zero is the default action. The
+    // raw call is used because the C library keeps signals 32 and 33 to itself.
+    unsafe {
+        let action = [0u64; 4];
+        let set_size = size_of::<u64>();
+        let old = std::ptr::null_mut::<u64>();
+        for signal in 1..=64 {
+            libc::syscall(libc::SYS_rt_sigaction, signal, action.as_ptr(), old, set_size);
+        }
+    }
+}
+
 struct Nursery {
     server: OwnedFd,
     events: SignalFd,
@@ -60,6 +75,7 @@ impl Nursery {
         nix::unistd::dup2_stdin(File::open("/dev/null")?)?;
         let fences = first_message(&server)?;
         let events = sys::child_events()?;
+        default_dispositions();
         // Out of the server's session: its terminal's signals must not reach supervisors.
         nix::unistd::setsid()?;
         prctl::set_child_subreaper(true)?;

@@ -39,6 +39,11 @@ pub fn example(name: &str) -> PathBuf {
     path
 }
 
+/// A folder for a server: on a disk, where writes can go past the page cache, which a folder in memory does not take.
+pub fn folder() -> TempDir {
+    tempfile::Builder::new().prefix("kruntimes-").tempdir_in("/var/tmp").expect("tempdir")
+}
+
 /// A running server with its folders.
 pub struct TestServer {
     pub child: Child,
@@ -96,7 +101,7 @@ pub fn command(program: &Path, dir: &Path, args: &[&str]) -> Command {
 
 impl TestServer {
     pub async fn start(args: &[&str]) -> Self {
-        let dir = tempfile::tempdir().expect("tempdir");
+        let dir = folder();
         let child = command(&example("shell"), dir.path(), args).spawn().expect("server starts");
         Self::attach(child, dir).await
     }
@@ -109,7 +114,7 @@ impl TestServer {
             println!("skipped: this place allows no PID namespace of its own");
             return None;
         }
-        let dir = tempfile::tempdir().expect("tempdir");
+        let dir = folder();
         let child = contained(dir.path(), args);
         Some(Self::attach(child, dir).await)
     }

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use kruntimes_proto::v1::{DescribeRequest, Isolation, IsolationLevel};
+use kruntimes_proto::v1::{DescribeRequest, Isolation, IsolationAxis, IsolationLevel};
 use tempfile::TempDir;
 
 use super::{TestServer, command, eventually, example};
@@ -19,6 +19,9 @@ pub enum Rights {
     All,
     /// Another uid than 0, no capabilities: a restricted Pod.
     Restricted,
+    /// As `All`, and the groups of its Runs are in those that it was started in, as in a Pod that may write them. For Runs
+    /// that mean no harm: nothing else ends with the place.
+    Pod,
 }
 
 impl Rights {
@@ -26,6 +29,7 @@ impl Rights {
         match self {
             Self::All => "all rights",
             Self::Restricted => "restricted",
+            Self::Pod => "a Pod with its groups",
         }
     }
 }
@@ -71,13 +75,18 @@ impl Placed {
         let mut outer = groups.enter();
         // Each dies with what started it, so that nothing is left of a test that is killed.
         outer.args(["setpriv", "--pdeathsig", "KILL"]);
-        outer.args(["unshare", "--pid", "--fork", "--kill-child", "--mount-proc"]);
+        if rights != Rights::Pod {
+            outer.args(["unshare", "--pid", "--fork", "--kill-child", "--mount-proc"]);
+        }
         if rights == Rights::Restricted {
             let id = NOBODY.to_string();
             outer.args(["setpriv", "--reuid", &id, "--regid", &id, "--clear-groups"]);
             outer.args(["--bounding-set=-all", "--inh-caps=-all", "--no-new-privs", "--pdeathsig", "KILL"]);
         }
         outer.arg(inner.get_program()).args(inner.get_args());
+        if rights == Rights::Pod {
+            outer.arg("--cgroup-parent=own");
+        }
         outer.env("KRUNTIME_LOG", "error");
         outer.envs(env.iter().copied());
         let child = outer.stdin(Stdio::null()).spawn().expect("server starts");
@@ -102,18 +111,28 @@ impl Placed {
         path.display().to_string()
     }
 
+    pub fn axis(&self, axis: &str) -> &IsolationAxis {
+        self.isolation.axes.iter().find(|told| told.axis == axis).expect("every axis is told")
+    }
+
     pub fn level(&self, axis: &str) -> IsolationLevel {
-        self.isolation.axes.iter().find(|told| told.axis == axis).expect("every axis is told").level()
+        self.axis(axis).level()
     }
 
     pub fn mechanism(&self, axis: &str) -> &str {
-        &self.isolation.axes.iter().find(|told| told.axis == axis).expect("every axis is told").mechanism
+        &self.axis(axis).mechanism
     }
 
     /// Control groups that the server made, in all hierarchies.
     pub fn groups(&self) -> usize {
         let own: usize = self.groups.0.iter().map(|group| below(group)).sum();
         own + (1..=2).map(|depth| self.server.groups.at_depth(depth).len()).sum::<usize>()
+    }
+
+    /// A file of the groups that the server was started in, from the first of them in which it holds `word`.
+    pub fn pod_file(&self, name: &str, word: &str) -> Option<String> {
+        let read = |group: &PathBuf| fs::read_to_string(group.join(name)).ok();
+        self.groups.0.iter().filter_map(read).find(|text| text.contains(word))
     }
 
     /// One line per axis, for people.

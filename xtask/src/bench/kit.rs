@@ -28,6 +28,9 @@ struct Args {
     dev: bool,
 }
 
+/// Programs that a place for a server is furnished with, beside the server.
+const HELPERS: &[&str] = &["attack", "load"];
+
 type Figures = BTreeMap<String, f64>;
 
 /// The places, and the level that each is there for: its figures keep their names.
@@ -39,9 +42,11 @@ pub fn run(arguments: &[String]) -> Result<()> {
     let target = Workspace::open()?.metadata()?.target_directory;
     let folder = target.join(if args.dev { "debug" } else { "release" });
     let profile: &[&str] = if args.dev { &[] } else { &["--release"] };
-    command::shown(command::cargo(
-        &[&["build", "--locked", "--package", "server-kit", "--examples"], profile].concat(),
-    ))?;
+    let mut build = command::cargo(&["build", "--locked", "--package", "server-kit"]);
+    build.args(profile);
+    // Each of the others would take as long as these.
+    build.args(["bench", "shell"].iter().chain(HELPERS).flat_map(|name| ["--example", *name]));
+    command::shown(build)?;
     command::shown(command::cargo(&[&["build", "--locked", "--package", "kruntimes-vm"], profile].concat()))?;
     let bench = folder.join("examples/bench");
     let runs = args.runs.to_string();
@@ -69,7 +74,7 @@ pub fn run(arguments: &[String]) -> Result<()> {
 fn in_vm(folder: &Path, bench: &Path, runs: &str) -> Command {
     let mut machine = Command::new(folder.join("vm"));
     machine.args(["run", "--timeout", "1800"]);
-    for helper in ["shell", "attack", "load"] {
+    for helper in ["shell"].iter().chain(HELPERS) {
         machine.arg("--with").arg(folder.join("examples").join(helper));
     }
     if let Some(runc) = on_path("runc") {

@@ -115,11 +115,11 @@ impl Leaf {
     }
 
     /// Sets the bounds. The error names the file. In version 1 each is read back, since some kernels take
-    /// a value and keep another.
+    /// a value and keep another; version 2 refuses what it does not keep.
     pub(crate) fn bound(&self, bounds: &Bounds) -> Result<(), (PathBuf, io::Error)> {
         if let (Some((version, dir)), Some(bytes)) = (self.of(Controller::Memory), bounds.memory) {
             match version {
-                Version::V2 => put(&dir.join("memory.max"), &bytes.to_string())?,
+                Version::V2 => put(version, &dir.join("memory.max"), &bytes.to_string())?,
                 Version::V1 => {
                     put_bytes(&dir.join("memory.limit_in_bytes"), bytes)?;
                     // Memory and swap together; only where swap is accounted.
@@ -130,8 +130,8 @@ impl Leaf {
                 }
             }
         }
-        if let (Some((_, dir)), Some(pids)) = (self.of(Controller::Pids), bounds.pids) {
-            put(&dir.join("pids.max"), &pids.to_string())?;
+        if let (Some((version, dir)), Some(pids)) = (self.of(Controller::Pids), bounds.pids) {
+            put(version, &dir.join("pids.max"), &pids.to_string())?;
         }
         if let Some((version, dir)) = self.of(Controller::Cpu) {
             bound_cpu(version, dir, bounds)?;
@@ -154,18 +154,15 @@ impl Leaf {
     pub(crate) fn events(&self) -> GroupCounters {
         let mut counters = GroupCounters::default();
         if let Some((version, dir)) = self.of(Controller::Memory) {
-            let events = match version {
-                Version::V2 => "memory.events",
-                Version::V1 => "memory.oom_control",
+            let (events, peak) = match version {
+                Version::V2 => ("memory.events", "memory.peak"),
+                Version::V1 => ("memory.oom_control", "memory.max_usage_in_bytes"),
             };
-            let peak = match version {
-                Version::V2 => "memory.peak",
-                Version::V1 => "memory.max_usage_in_bytes",
-            };
+            let events = text(&dir.join(events));
             counters.memory_peak = number(&dir.join(peak));
-            counters.oom_kills = keyed(&dir.join(events), "oom_kill");
+            counters.oom_kills = keyed(&events, "oom_kill");
             counters.oom_own = match version {
-                Version::V2 => keyed(&dir.join(events), "oom").map(|times| times > 0),
+                Version::V2 => keyed(&events, "oom").map(|times| times > 0),
                 // `memory.failcnt` stays 0 on new kernels.
                 Version::V1 => counters
                     .memory_peak
@@ -175,27 +172,30 @@ impl Leaf {
         }
         if let Some((_, dir)) = self.of(Controller::Pids) {
             counters.pids_peak = number(&dir.join("pids.peak"));
-            counters.pids_refused = keyed(&dir.join("pids.events"), "max");
+            counters.pids_refused = keyed(&text(&dir.join("pids.events")), "max");
         }
         counters
     }
 
     fn cpu(&self, counters: &mut GroupCounters) {
-        // Version 2 counts CPU time in every group, whatever is enabled.
+        // Version 2 counts CPU time in every group, whatever is enabled. Each look has the kernel add up anew: one does.
+        let mut stat = String::new();
         if let Some(dir) = self.find(|dir| dir.version == Version::V2) {
-            let file = dir.join("cpu.stat");
-            counters.user = keyed(&file, "user_usec");
-            counters.system = keyed(&file, "system_usec");
+            stat = text(&dir.join("cpu.stat"));
+            counters.user = keyed(&stat, "user_usec");
+            counters.system = keyed(&stat, "system_usec");
         } else if let Some(dir) = self.dir(Controller::CpuAcct) {
             counters.user = number(&dir.join("cpuacct.usage_user")).map(|nanos| nanos / 1000);
             counters.system = number(&dir.join("cpuacct.usage_sys")).map(|nanos| nanos / 1000);
         }
         if let Some((version, dir)) = self.of(Controller::Cpu) {
-            let file = dir.join("cpu.stat");
-            counters.throttled_periods = keyed(&file, "nr_throttled");
+            if version == Version::V1 {
+                stat = text(&dir.join("cpu.stat"));
+            }
+            counters.throttled_periods = keyed(&stat, "nr_throttled");
             counters.throttled = match version {
-                Version::V2 => keyed(&file, "throttled_usec"),
-                Version::V1 => keyed(&file, "throttled_time").map(|nanos| nanos / 1000),
+                Version::V2 => keyed(&stat, "throttled_usec"),
+                Version::V1 => keyed(&stat, "throttled_time").map(|nanos| nanos / 1000),
             };
         }
     }
@@ -203,7 +203,7 @@ impl Leaf {
     /// Whether no process is left in any of its groups.
     pub(crate) fn is_empty(&self) -> bool {
         self.dirs.iter().all(|dir| match dir.version {
-            Version::V2 => keyed(&dir.path.join("cgroup.events"), "populated") == Some(0),
+            Version::V2 => keyed(&text(&dir.path.join("cgroup.events")), "populated") == Some(0),
             Version::V1 => words(&dir.path.join("cgroup.procs")).is_empty(),
         })
     }
@@ -247,17 +247,17 @@ fn write_optional(path: &Path, text: &str) -> io::Result<()> {
 fn bound_cpu(version: Version, dir: &Path, bounds: &Bounds) -> Result<(), (PathBuf, io::Error)> {
     if let Some((quota, period)) = bounds.cpu_quota() {
         match version {
-            Version::V2 => put(&dir.join("cpu.max"), &format!("{quota} {period}"))?,
+            Version::V2 => put(version, &dir.join("cpu.max"), &format!("{quota} {period}"))?,
             Version::V1 => {
-                put(&dir.join("cpu.cfs_period_us"), &period.to_string())?;
-                put(&dir.join("cpu.cfs_quota_us"), &quota.to_string())?;
+                put(version, &dir.join("cpu.cfs_period_us"), &period.to_string())?;
+                put(version, &dir.join("cpu.cfs_quota_us"), &quota.to_string())?;
             }
         }
     }
     if let Some(shares) = bounds.cpu_shares {
         match version {
-            Version::V2 => put(&dir.join("cpu.weight"), &weight(shares).to_string())?,
-            Version::V1 => put(&dir.join("cpu.shares"), &shares.to_string())?,
+            Version::V2 => put(version, &dir.join("cpu.weight"), &weight(shares).to_string())?,
+            Version::V1 => put(version, &dir.join("cpu.shares"), &shares.to_string())?,
         }
     }
     Ok(())
@@ -268,9 +268,12 @@ fn weight(shares: u64) -> u64 {
     1 + (shares.saturating_sub(2) * 9999) / 262_142
 }
 
-/// Writes a value and makes sure that it is the one that is kept.
-fn put(path: &Path, text: &str) -> Result<(), (PathBuf, io::Error)> {
+/// Writes a value; in version 1 also makes sure that it is the one that is kept.
+fn put(version: Version, path: &Path, text: &str) -> Result<(), (PathBuf, io::Error)> {
     let written = fs::write(path, text).and_then(|()| {
+        if version == Version::V2 {
+            return Ok(());
+        }
         let kept = fs::read_to_string(path)?;
         if kept.trim() == text { Ok(()) } else { Err(other_value(text, kept.trim())) }
     });
@@ -296,9 +299,13 @@ fn number(path: &Path) -> Option<u64> {
     fs::read_to_string(path).ok()?.trim().parse().ok()
 }
 
-/// The number behind `key` in a file of `key number` lines.
-fn keyed(path: &Path, key: &str) -> Option<u64> {
-    let text = fs::read_to_string(path).ok()?;
+/// Empty where there is no such file.
+fn text(path: &Path) -> String {
+    fs::read_to_string(path).unwrap_or_default()
+}
+
+/// The number behind `key` in lines of `key number`.
+fn keyed(text: &str, key: &str) -> Option<u64> {
     text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(' ')?.trim().parse().ok())
 }
 
