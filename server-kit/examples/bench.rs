@@ -192,15 +192,34 @@ impl Bench {
 
     /// Executions with `WIDTH` under way at once, beside a loop of bare ones on the same processors.
     async fn throughput(&mut self, runs: usize, figures: &mut Figures) {
-        let start = Instant::now();
-        bare(runs, bare_fork);
-        let bare_rate = rate(runs, start);
-        let start = Instant::now();
-        self.many(runs).await;
-        let kit_rate = rate(runs, start);
+        let (mut bare_time, mut kit_time) = (Duration::ZERO, Duration::ZERO);
+        let before = self.processor_times();
+        for _ in 0..TURNS {
+            let start = Instant::now();
+            bare(runs / TURNS, bare_fork);
+            bare_time += start.elapsed();
+            let start = Instant::now();
+            self.many(runs / TURNS).await;
+            kit_time += start.elapsed();
+        }
+        #[allow(clippy::cast_precision_loss, reason = "small counts")]
+        let count = (runs / TURNS * TURNS) as f64;
+        for ((part, after), (_, before)) in self.processor_times().into_iter().zip(before) {
+            figures.add(self.name(&format!("cpu_us_per_run_{part}")), (after - before) * 1e6 / count);
+        }
+        let (bare_rate, kit_rate) = (count / bare_time.as_secs_f64(), count / kit_time.as_secs_f64());
         figures.add(self.name("fork_per_second"), bare_rate);
         figures.add(self.name("kit_per_second"), kit_rate);
         figures.add(self.name("throughput_ratio"), kit_rate / bare_rate);
+    }
+
+    /// Seconds that each part used so far: the server, what forks and reaps supervisors, these with their Runs, and this client.
+    fn processor_times(&self) -> [(&'static str, f64); 4] {
+        let server = self.placed.server.pid();
+        let nursery = common::children(server)[0];
+        let [server, nursery, client] =
+            [server, nursery, std::process::id().cast_signed()].map(processor_seconds);
+        [("server", server.0), ("nursery", nursery.0), ("supervisors", nursery.1), ("client", client.0)]
     }
 
     async fn many(&mut self, runs: usize) {
@@ -401,7 +420,10 @@ fn percentile(all: &[Times], percent: usize, of: impl Fn(&Times) -> u64) -> f64 
     values[(values.len() - 1) * percent / 100] as f64
 }
 
-#[allow(clippy::cast_precision_loss, reason = "small counts")]
-fn rate(runs: usize, start: Instant) -> f64 {
-    runs as f64 / start.elapsed().as_secs_f64()
+/// Of a process itself and of all that it reaped (proc(5)).
+fn processor_seconds(pid: i32) -> (f64, f64) {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).expect("stat");
+    let fields: Vec<&str> = stat[stat.rfind(')').expect("a name") + 2..].split(' ').collect();
+    let ticks = |field: usize| f64::from(fields[field - 3].parse::<u32>().expect("a number")) / 100.0;
+    (ticks(14) + ticks(15), ticks(16) + ticks(17))
 }

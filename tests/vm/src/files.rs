@@ -13,8 +13,8 @@ use crate::fetch::{quiet, which};
 /// Tools of this system that tests use. One that is missing here is missing there.
 const TOOLS: &[&str] = &[
     "awk", "bash", "cat", "chmod", "chown", "cp", "cut", "date", "dd", "df", "dirname", "du", "echo", "env",
-    "expr", "false", "find", "flock", "grep", "head", "id", "ip", "kill", "ln", "ls", "mkdir", "mkfifo",
-    "mknod", "mktemp", "mount", "mv", "nice", "nproc", "nsenter", "printf", "prlimit", "ps", "pwd",
+    "expr", "false", "find", "flock", "grep", "head", "id", "ip", "kill", "ldd", "ln", "ls", "mkdir",
+    "mkfifo", "mknod", "mktemp", "mount", "mv", "nice", "nproc", "nsenter", "printf", "prlimit", "ps", "pwd",
     "readlink", "rm", "rmdir", "sed", "seq", "setpriv", "setsid", "sh", "sleep", "sort", "stat", "sync",
     "tail", "taskset", "tee", "test", "timeout", "touch", "tr", "true", "truncate", "umount", "uname",
     "unshare", "wc", "which", "yes",
