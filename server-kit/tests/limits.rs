@@ -191,7 +191,10 @@ async fn no_file_outgrows_the_storage_limit() {
 async fn operations_on_the_disk_are_held_to_what_was_leased() {
     let offer = r#"--resources=[{"name":"kruntimes.io/storage-iops","kind":"Divisible","amount":"100k"}]"#;
     for (args, level) in [(&[offer][..], "groups"), (&[offer, "--cgroup-parent=none"], "none")] {
-        let mut server = TestServer::start(args).await;
+        // On a disk: /tmp may be memory.
+        let dir = tempfile::Builder::new().prefix("kruntimes-").tempdir_in("/var/tmp").expect("tempdir");
+        let child = command(&example("shell"), dir.path(), args).spawn().expect("server starts");
+        let mut server = TestServer::attach(child, dir).await;
         let told = server.events.describe(DescribeRequest {}).await.expect("describe").into_inner();
         let axes = told.isolation.expect("isolation").axes;
         let limits = axes.iter().find(|axis| axis.axis == "limits").expect("told");
