@@ -7,6 +7,7 @@
 //! No client and no decision lives here. Must always hold: a manifest that uses
 //! only the baseline's fields is accepted and keeps its meaning.
 
+pub mod bounds;
 pub mod crds;
 pub mod duration;
 pub mod instance;

@@ -6,6 +6,7 @@
 
 use serde::Serialize;
 
+use crate::bounds;
 use crate::duration::PATTERN;
 
 /// One `x-kubernetes-validations` entry.
@@ -263,8 +264,12 @@ fn run_immutable() -> Vec<Rule> {
 
 /// Rules on the Runtime as a whole.
 pub fn runtime_root() -> Vec<Rule> {
-    // The label `app` of its Pods is `kruntimes-NAME`, and a label value has at most 63 characters.
-    vec![rule("", "metadata.name must be at most 53 characters", "size(self.metadata.name) <= 53")]
+    let most = bounds::RUNTIME_NAME;
+    vec![rule(
+        "",
+        &format!("metadata.name must be at most {most} characters"),
+        &format!("size(self.metadata.name) <= {most}"),
+    )]
 }
 
 /// Rules on `Runtime.spec`.

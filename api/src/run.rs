@@ -8,7 +8,7 @@ use kube_derive::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::Reason;
+use crate::{Reason, bounds};
 
 /// What to execute and how. Everything but `cancelRequested`, `suspend` and
 /// `ttlSecondsAfterFinished` is immutable.
@@ -54,7 +54,7 @@ pub struct RunSpec {
     pub mode: Option<Mode>,
     /// Environment of the execution; wins over the server's.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 256), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
+    #[schemars(length(max = bounds::ENV), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
     pub env: Vec<EnvVar>,
     /// What it needs and what it may use at most.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -113,7 +113,7 @@ pub struct RunSpec {
 pub struct Source {
     /// A stand-alone script, at most 262144 characters. In task mode it wins over entrypoint and args.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 262_144))]
+    #[schemars(length(max = bounds::INLINE))]
     pub inline: Option<String>,
     /// Relative file name for the script; only in function mode.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -174,11 +174,11 @@ pub struct Function {
 #[serde(rename_all = "camelCase")]
 pub struct EnvVar {
     /// Name, unique in the list.
-    #[schemars(length(min = 1, max = 256))]
+    #[schemars(length(min = 1, max = bounds::ENV_NAME))]
     pub name: String,
     /// Literal value; absent means empty.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 65_536))]
+    #[schemars(length(max = bounds::ENV_VALUE))]
     pub value: Option<String>,
     /// Refused: secrets in Run specs are not available yet.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -199,7 +199,19 @@ fn refusal_hint(status: &Status) -> Option<&'static str> {
         404 if status.details.as_ref().is_none_or(|d| d.name.is_empty()) => Some(
             "kruntimes is not installed on this cluster: install the chart charts/kruntimes-crds, then charts/kruntimes",
         ),
-        404 => Some("`krt list -A` shows every Run that you may see"),
+        404 => status.details.as_ref().and_then(|details| where_it_might_be(&details.kind)),
+        _ => None,
+    }
+}
+
+/// The API names the kind by its plural; only a namespace that is missing is not ours.
+fn where_it_might_be(plural: &str) -> Option<&'static str> {
+    match plural {
+        "runs" => Some("`krt list -A` shows every Run that you may see"),
+        "runtimes" => Some("`krt runtime list -A` shows every Runtime that you may see"),
+        "namespaces" => {
+            Some("the namespace must exist first: `kubectl create namespace` makes it, -n names another")
+        }
         _ => None,
     }
 }
@@ -218,4 +230,25 @@ fn innermost_chain(error: &(dyn std::error::Error + 'static)) -> String {
     let outer = error.to_string();
     let inner = innermost(error);
     if outer.contains(&inner) { outer } else { format!("{outer}: {inner}") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_missing_decides_what_is_said() {
+        let hint = |kind: &str, name: &str| {
+            let status = serde_json::json!({
+                "kind": "Status", "code": 404, "details": {"kind": kind, "name": name, "group": "kruntimes.io"},
+            });
+            let status: Status = serde_json::from_value(status).unwrap();
+            Error::Refused { doing: "ask".into(), status: Box::new(status) }.hint().unwrap_or_default()
+        };
+        assert!(hint("runs", "a").contains("`krt list -A`"));
+        assert!(hint("runtimes", "a").contains("`krt runtime list -A`"));
+        assert!(hint("namespaces", "a").contains("namespace must exist"));
+        assert_eq!(hint("leases", "a"), "");
+        assert!(hint("runs", "").contains("not installed"));
+    }
 }

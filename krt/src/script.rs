@@ -8,7 +8,7 @@ use crate::error::Error;
 use crate::values::{self, EnvArg};
 
 /// Longest inline script, in bytes; the API's own bound.
-pub(crate) const MAX_SCRIPT: u64 = 256 * 1024;
+pub(crate) const MAX_SCRIPT: u64 = kruntimes_api::bounds::INLINE as u64;
 /// Longest list of variables in a file, in bytes.
 const MAX_ENV_FILE: u64 = 4 * 1024 * 1024;
 

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use kruntimes_api::run::{EnvVar, Function, Mode, Resources, RetryPolicy, Source, Task};
-use kruntimes_api::{Reason, Run, RunSpec, duration};
+use kruntimes_api::{Reason, Run, RunSpec, bounds, duration};
 use kube::api::ObjectMeta;
 
 use crate::commands::run::{Request, RunArgs};
@@ -185,9 +185,10 @@ fn env(args: &RunArgs, environment: Environment<'_>) -> Result<Vec<EnvVar>, Erro
             }
         }
     }
-    if merged.len() > 256 {
+    if merged.len() > bounds::ENV {
         let flag = if args.env_file.is_empty() { "--env" } else { "--env-file" };
-        return Err(Error::flag(flag, format!("a Run has at most 256 variables, not {}", merged.len())));
+        let why = format!("a Run has at most {} variables, not {}", bounds::ENV, merged.len());
+        return Err(Error::flag(flag, why));
     }
     Ok(merged)
 }
@@ -206,8 +207,11 @@ fn amounts(flag: &str, given: &[Request]) -> Result<BTreeMap<String, Quantity>, 
             return Err(Error::flag(flag, format!("{name} is given twice")));
         }
     }
-    if amounts.len() > 32 {
-        return Err(Error::flag(flag, format!("at most 32 resources, not {}", amounts.len())));
+    if amounts.len() > bounds::RESOURCES {
+        return Err(Error::flag(
+            flag,
+            format!("at most {} resources, not {}", bounds::RESOURCES, amounts.len()),
+        ));
     }
     Ok(amounts)
 }

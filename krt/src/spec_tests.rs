@@ -114,6 +114,10 @@ fn combinations_without_a_meaning_name_the_flag() {
         (&["--entrypoint", "a/../b"], "--entrypoint: must be a relative path"),
         (&["-c", "x", "--env", "UNKNOWN"], "--env: UNKNOWN is not set"),
         (&["-c", "x", "--request", "cpu=1", "--request", "cpu=2"], "--request: cpu is given twice"),
+        (
+            &["-c", "x", "--request", "a=1,b=1,c=1,d=1,e=1,f=1,g=1,h=1"],
+            "--request: at most 7 resources, not 8",
+        ),
         (&["-c", "x", "--retry-backoff", "1s"], "--retry-backoff: means nothing without --retries"),
         (&["-c", "x", "--retries", "1", "--retry-on", "NonZeroExits"], "did you mean NonZeroExit?"),
         (&["-c", "x", "--account", ""], "--account: must have 1 to 253"),

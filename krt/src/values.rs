@@ -1,14 +1,12 @@
 //! The values of flags. Each parser answers with what is wrong; clap puts the flag's name before it.
 
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
-use kruntimes_api::{Phase, duration, names};
+use kruntimes_api::{Phase, bounds, duration, names};
 
 /// Longest name of an object.
 pub const MAX_NAME: usize = 253;
 /// Longest part of a label.
 const MAX_LABEL: usize = 63;
-/// Longest name and value of a variable, as the API bounds them.
-const MAX_ENV: (usize, usize) = (1024, 131_072);
 /// Resources of which there are only whole ones, whatever a Runtime defines.
 const WHOLE: [&str; 3] = [names::RUNS_RESOURCE, "pids", "nvidia.com/gpu"];
 /// Resources that can be limited.
@@ -94,6 +92,22 @@ pub fn runtime_name(text: &str) -> Result<String, String> {
     Ok(name.to_owned())
 }
 
+/// Name of a Runtime that is to be made: a part of a label besides, so shorter.
+///
+/// # Errors
+/// When the API would refuse it.
+pub fn new_runtime_name(text: &str) -> Result<String, String> {
+    let name = runtime_name(text).and_then(|name| object_name(&name))?;
+    if name.len() > bounds::RUNTIME_NAME {
+        let most = bounds::RUNTIME_NAME;
+        return Err(format!(
+            "the name of a Runtime has at most {most} characters, this one has {}",
+            name.len()
+        ));
+    }
+    Ok(name)
+}
+
 fn label_value(text: &str) -> Result<(), String> {
     if text.len() > MAX_LABEL {
         return Err(format!("has at most {MAX_LABEL} characters, this one has {}", text.len()));
@@ -170,8 +184,10 @@ pub fn env(text: &str) -> Result<EnvArg, String> {
     if name.contains(char::is_whitespace) || name.contains('\0') {
         return Err(format!("{name:?} is no name of a variable"));
     }
-    if name.len() > MAX_ENV.0 || value.as_ref().is_some_and(|v| v.len() > MAX_ENV.1) {
-        return Err(format!("{:.40}: a name has at most {} bytes, a value {}", name, MAX_ENV.0, MAX_ENV.1));
+    let length = |text: &str| text.chars().count();
+    if length(name) > bounds::ENV_NAME || value.as_deref().map_or(0, length) > bounds::ENV_VALUE {
+        let (name_bound, value_bound) = (bounds::ENV_NAME, bounds::ENV_VALUE);
+        return Err(format!("{name:.40}: a name has at most {name_bound} characters, a value {value_bound}"));
     }
     Ok(EnvArg { name: name.to_owned(), value })
 }

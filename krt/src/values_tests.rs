@@ -23,6 +23,8 @@ fn names_follow_the_api() {
     assert!(object_name(&"a".repeat(254)).unwrap_err().contains("at most 253"));
     assert_eq!(runtime_name("GPU_pool.1").unwrap(), "GPU_pool.1");
     assert!(runtime_name(&"r".repeat(64)).unwrap_err().contains("at most 63"));
+    assert_eq!(new_runtime_name(&"r".repeat(53)).unwrap().len(), 53);
+    assert!(new_runtime_name(&"r".repeat(54)).unwrap_err().contains("at most 53"));
     for bad in ["", "-r", "a b", "r/"] {
         assert!(runtime_name(bad).is_err(), "{bad}");
     }
@@ -45,7 +47,9 @@ fn variables_keep_every_byte_of_the_value() {
     assert_eq!(env("A").unwrap().value, None);
     assert!(env("=x").is_err());
     assert!(env("A B=x").is_err());
-    assert!(env(&format!("A={}", "x".repeat(131_073))).is_err());
+    assert!(env(&format!("A={}", "ü".repeat(65_536))).is_ok(), "the API counts characters");
+    assert!(env(&format!("A={}", "x".repeat(65_537))).unwrap_err().contains("a value 65536"));
+    assert!(env(&format!("{}=1", "A".repeat(257))).unwrap_err().contains("at most 256 characters"));
 }
 
 #[test]

@@ -19,8 +19,8 @@ pub struct Args {
     data_dir: Option<PathBuf>,
 }
 
-/// Packages whose programs make up a local platform.
-const PROGRAMS: [&str; 4] = ["krt", "control-plane", "runtimed", "bash-server"];
+/// Packages whose programs make up a local platform on which all of `examples/` runs.
+const PROGRAMS: [&str; 5] = ["krt", "control-plane", "runtimed", "bash-server", "python-server"];
 const RUNTIME: &str = "bash";
 
 /// What the quickstart talks to.
@@ -30,7 +30,7 @@ pub struct Platform {
 }
 
 pub fn run(workspace: &Workspace, args: &Args) -> Result<()> {
-    say("1/4", "building krt, the control plane, runtimed and the bash server (minutes the first time)");
+    say("1/4", "building krt, the control plane, runtimed and the servers (minutes the first time)");
     let mut build = command::cargo(&["build", "--locked", "--bins"]);
     build.args(PROGRAMS.iter().flat_map(|package| ["--package", package]));
     command::shown(build)?;

@@ -26,8 +26,8 @@ use k8s_openapi::api::networking::v1::{
 use k8s_openapi::api::rbac::v1::{Role, RoleBinding};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta, OwnerReference};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
-use kruntimes_api::Runtime;
 use kruntimes_api::names::{APP_LABEL, GROUP, OWNED_LABEL, RUNTIME_LABEL, RUNTIMED_METRICS_PORT, VERSION};
+use kruntimes_api::{Runtime, bounds};
 
 pub use error::TemplateError;
 pub use probe::probe_template;
@@ -90,7 +90,7 @@ pub fn selector_text(name: &str) -> String {
 pub fn desired(runtime: &Runtime, defaults: &Defaults) -> Result<Desired, TemplateError> {
     let name = runtime.metadata.name.as_deref().unwrap_or_default();
     // `app=kruntimes-NAME` must be a label value, at most 63 characters.
-    if name.is_empty() || name.len() > 53 {
+    if name.is_empty() || name.len() > bounds::RUNTIME_NAME {
         return Err(TemplateError::Name { name: name.to_owned() });
     }
     let template = pod::template(runtime, name, defaults)?;

@@ -44,7 +44,14 @@ pub fn transition(run: &Run, event: &Event, now: Timestamp) -> Result<RunStatus,
         }
         Event::PendingTimeout => {
             require_pending(&state, "pending timeout")?;
-            end_unstarted(&mut status, Reason::PendingTimeout, "not started within pendingTimeout", now);
+            let mut message = "not started within pendingTimeout".to_owned();
+            // Why it was not is known to nobody later.
+            if status.reason == Some(Reason::Unschedulable)
+                && let Some(why) = status.message.as_deref().filter(|why| !why.is_empty())
+            {
+                message = format!("{message}: {why}");
+            }
+            end_unstarted(&mut status, Reason::PendingTimeout, &message, now);
         }
         Event::Started { fence, at, devices } => {
             check_fence(&state, fence, "start")?;

@@ -13,6 +13,9 @@ use crate::render::age;
 
 /// A Run that is still Pending after this time gets a word about why.
 const PATIENCE: Duration = Duration::from_secs(1);
+/// A Run about which the scheduler says nothing gets a word of krt's own after this time: the scheduler's first
+/// explanation may itself take [`PATIENCE`] and a moment to arrive.
+const SILENCE: Duration = Duration::from_secs(5);
 /// Silence after which a log is taken as complete when nothing says so.
 const DRAIN: Duration = Duration::from_secs(1);
 
@@ -190,7 +193,12 @@ impl Machine {
         if let Some(terminal) = self.terminal {
             return Some(terminal.max(self.last_line) + DRAIN);
         }
-        (self.told.is_none() && self.phase() == Phase::Pending).then(|| self.began + PATIENCE)
+        (self.told.is_none() && self.phase() == Phase::Pending).then(|| self.began + self.patience())
+    }
+
+    /// How long after the beginning a Run that is Pending gets a word.
+    fn patience(&self) -> Duration {
+        if wait_text(self.run.as_deref()).is_some() { PATIENCE } else { SILENCE }
     }
 
     fn status(&self) -> Option<&RunStatus> {
@@ -279,7 +287,7 @@ impl Machine {
 
     /// Says why a Run does not start, once for each reason.
     fn explain_wait(&mut self, now: Instant, actions: &mut Vec<Action>) {
-        if self.run.is_none() || self.phase() != Phase::Pending || now < self.began + PATIENCE {
+        if self.run.is_none() || self.phase() != Phase::Pending || now < self.began + self.patience() {
             return;
         }
         // The pause before another attempt has been told already.
@@ -289,7 +297,8 @@ impl Machine {
         if self.status().is_some_and(pause) {
             return;
         }
-        let text = wait_text(self.run.as_deref());
+        let silent = || "the scheduler has not looked at it yet (is one running?)".to_owned();
+        let text = wait_text(self.run.as_deref()).unwrap_or_else(silent);
         if self.told.as_ref() == Some(&text) {
             return;
         }
@@ -325,19 +334,18 @@ impl Machine {
     }
 }
 
-/// What a Pending Run waits for.
-fn wait_text(run: Option<&Run>) -> String {
+/// What a Pending Run waits for, if anybody has said so.
+fn wait_text(run: Option<&Run>) -> Option<String> {
     let status = run.and_then(|run| run.status.as_ref());
     if run.is_some_and(|run| run.spec.suspend == Some(true)) {
-        return "it is suspended (spec.suspend)".into();
+        return Some("it is suspended (spec.suspend)".into());
     }
     let message = status.and_then(|status| status.message.as_deref()).filter(|message| !message.is_empty());
     match (status.and_then(|status| status.reason), message) {
-        (Some(reason), Some(message)) => format!("{reason}: {message}"),
-        (Some(Reason::Unschedulable), None) => "no Pod can take it now".into(),
-        (Some(reason), None) => reason.to_string(),
-        (None, Some(message)) => message.to_owned(),
-        (None, None) => "the scheduler has not looked at it yet (is one running?)".into(),
+        (Some(reason), Some(message)) => Some(format!("{reason}: {message}")),
+        (Some(Reason::Unschedulable), None) => Some("no Pod can take it now".into()),
+        (Some(reason), None) => Some(reason.to_string()),
+        (None, message) => message.map(str::to_owned),
     }
 }
 

@@ -255,6 +255,18 @@ fn a_wait_is_explained_after_a_second_and_once_for_each_reason() {
 }
 
 #[test]
+fn silence_of_the_scheduler_is_not_held_against_it_at_once() {
+    let (mut machine, clock) = machine(Options::default());
+    let told = |actions: &[Action]| {
+        actions.iter().any(|action| matches!(action, Action::Note(text) if text.contains("is one running?")))
+    };
+    assert!(!told(&machine.handle(phase(Phase::Pending), clock.at(10))));
+    assert_eq!(machine.deadline(), Some(clock.at(5000)), "its own first word comes after a second");
+    assert!(!told(&machine.handle(Event::Tick, clock.at(1500))));
+    assert!(told(&machine.handle(Event::Tick, clock.at(5000))));
+}
+
+#[test]
 fn a_retry_is_told() {
     let (mut machine, clock) = machine(Options::default());
     machine.handle(phase(Phase::Running), clock.at(2000));

@@ -31,6 +31,11 @@ pub(crate) async fn run(args: RunArgs, connection: &Connection, terminal: &Termi
         run.metadata.namespace = connection.namespace.clone().or(session.ok().map(|s| s.namespace));
         return print(&run, args.output.unwrap_or(Format::Yaml), terminal).map(|()| exit::OK);
     }
+    if !args.quiet
+        && let Some(words) = lines_not_words(&run)
+    {
+        terminal.note(&words);
+    }
     let session = Session::open(connection).await?;
     if run.spec.submitter.is_none() {
         run.spec.submitter = session.whoami("create the Run").await?;
@@ -44,6 +49,29 @@ pub(crate) async fn run(args: RunArgs, connection: &Connection, terminal: &Termi
         return detached(&created, &args, terminal).map(|()| exit::OK);
     }
     watch_to_end(&session, created, &args, terminal).await
+}
+
+/// Said to whoever seems to have written one command in several words: a bash server takes each as a line, as the
+/// original's does. Only the name tells that it is one.
+fn lines_not_words(run: &Run) -> Option<String> {
+    let task = run.spec.mode.as_ref()?.task.as_ref()?;
+    let shell = |word: &str| matches!(word.rsplit('/').next(), Some("sh" | "bash"));
+    match task.args.as_slice() {
+        [first, flag, ..] if shell(first) && flag == "-c" => None,
+        [first, _, ..]
+            if run.spec.source.is_none()
+                && task.entrypoint.is_none()
+                && run.spec.runtime.starts_with("bash")
+                && !first.contains(char::is_whitespace) =>
+        {
+            let quoted = task.args.join(" ");
+            Some(format!(
+                "each of the {} words after -- is a line of the script; for one command quote it: krt run -- '{quoted:.200}'",
+                task.args.len()
+            ))
+        }
+        _ => None,
+    }
 }
 
 /// Creates the Run; the words are about a Runtime that does not exist. Both requests go out at once.
@@ -173,4 +201,26 @@ pub(crate) fn print(run: &Run, format: Format, terminal: &Terminal) -> Result<()
         None => render::run::card(run, Timestamp::now(), terminal.out),
     };
     terminal.data(&text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_command_in_several_words_is_noticed() {
+        let words = |runtime: &str, args: &[&str]| {
+            let args: Vec<String> = args.iter().map(|arg| (*arg).to_owned()).collect();
+            let run = serde_json::json!({
+                "metadata": {}, "spec": {"runtime": runtime, "mode": {"task": {"args": args}}},
+            });
+            lines_not_words(&serde_json::from_value(run).unwrap())
+        };
+        let hint = words("bash", &["echo", "hello", "world"]).unwrap();
+        assert!(hint.ends_with("krt run -- 'echo hello world'"), "{hint}");
+        assert_eq!(words("bash", &["echo hello"]), None);
+        assert_eq!(words("bash", &["/bin/sh", "-c", "echo"]), None);
+        assert_eq!(words("bash", &["cd sub", "make all"]), None, "lines are what was meant");
+        assert_eq!(words("python", &["job.py", "--fast"]), None);
+    }
 }

@@ -186,10 +186,15 @@ fn attempts(spec: &RunSpec, status: &RunStatus) -> Pairs {
     let Some(attempt) = status.attempt else { return Vec::new() };
     let policy = spec.retry_policy.clone().unwrap_or_default();
     let of = policy.max_attempts.unwrap_or(1);
-    let mut lines: Pairs = vec![("Attempt", format!("{attempt} of {of}"))];
+    let lost = status.infrastructure_retries.filter(|count| *count > 0);
+    // The bound is one on those that count.
+    let counted = match lost {
+        None => format!("{attempt} of {of}"),
+        Some(lost) => format!("{attempt}, which counts as {} of {of}", attempt - lost),
+    };
+    let mut lines: Pairs = vec![("Attempt", counted)];
     let mut add = |name, value: Option<String>| lines.extend(value.map(|value| (name, value)));
     add("Binds", status.assignment.map(|assignment| assignment.to_string()));
-    let lost = status.infrastructure_retries.filter(|count| *count > 0);
     add(
         "Uncounted",
         lost.map(|count| {

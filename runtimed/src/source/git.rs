@@ -15,6 +15,8 @@ use super::url::{UrlError, check_revision, check_url};
 /// Largest single file that a fetch may write (a pack), in multiples of the tree's bound.
 const PACK_FACTOR: u64 = 10;
 const FETCH: &str = "fetch";
+/// What git says when the program that it reads from has ended.
+const NOTHING_CAME: &str = "Could not read from remote repository.";
 const CHECKOUT_LIMIT: Duration = Duration::from_secs(15);
 const QUICK_LIMIT: Duration = Duration::from_secs(15);
 
@@ -282,7 +284,13 @@ fn last_words(step: &'static str, finished: &Finished) -> GitError {
     let lines = || finished.stderr.lines().map(str::trim).filter(|line| !line.is_empty());
     let marked = lines().rfind(|line| line.starts_with("fatal:") || line.starts_with("error:"));
     let message = marked.or_else(|| lines().next_back()).unwrap_or("it failed without a word");
-    GitError::Failed { step, message: crate::text::first_bytes(message, 1024).to_owned() }
+    // Over ssh git only knows that nothing came: the line before is ssh's or the server's and says why.
+    let before = lines().take_while(|line| *line != message).last();
+    let message = match before {
+        Some(why) if message.ends_with(NOTHING_CAME) => format!("{why} ({message})"),
+        _ => message.to_owned(),
+    };
+    GitError::Failed { step, message: crate::text::first_bytes(&message, 1024).to_owned() }
 }
 
 /// Sums sizes over `MODE TYPE OBJECT SIZE\tPATH\0` records that come in pieces.

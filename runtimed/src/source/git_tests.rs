@@ -90,6 +90,28 @@ async fn branch_tag_commit_and_short_commit_resolve_to_what_they_mean() {
     assert_eq!(git(&dir.path().join("repo"), &["rev-list", "--count", "HEAD"]), "1", "it is shallow");
 }
 
+#[test]
+fn what_ssh_says_is_kept() {
+    let told = |stderr: &str| {
+        let finished = Finished { success: false, stdout: String::new(), stderr: stderr.into() };
+        last_words(FETCH, &finished).to_string()
+    };
+    let advice = "fatal: Could not read from remote repository.\n\nPlease make sure you have the correct access rights\nand the repository exists.\n";
+    assert_eq!(
+        told(&format!("Host key verification failed.\r\n{advice}")),
+        "git fetch: Host key verification failed. (fatal: Could not read from remote repository.)"
+    );
+    assert_eq!(
+        told(&format!("Warning: a\ngit@h: Permission denied (publickey).\n{advice}")),
+        "git fetch: git@h: Permission denied (publickey). (fatal: Could not read from remote repository.)"
+    );
+    assert_eq!(told(advice), "git fetch: fatal: Could not read from remote repository.");
+    assert_eq!(
+        told("remote: x\nfatal: couldn't find remote ref y\n"),
+        "git fetch: fatal: couldn't find remote ref y"
+    );
+}
+
 #[tokio::test]
 async fn what_does_not_exist_is_told_in_gits_words() {
     let origin = Origin::new();

@@ -1,11 +1,11 @@
 //! One door to a Run's status: whoever wants to change phase, reason or conditions calls `core::run::transition`.
 //!
 //! Looked for in every file that speaks of Runs, tests aside: an assignment to such a field, a change of it in place, a
-//! `RunStatus` written out with it, and a patch written as JSON. Syntax alone cannot tell a Run's status from
+//! `RunStatus` written out with it, and, where it is JSON, a status written out or assigned by its key. Syntax alone cannot tell a Run's status from
 //! another's; a file that handles two kinds keeps the other kind's status in a file of its own.
 
 use anyhow::Result;
-use proc_macro2::{TokenStream, TokenTree};
+use proc_macro2::{Delimiter, TokenStream, TokenTree};
 use syn::visit::{self, Visit};
 
 use super::Finding;
@@ -13,6 +13,7 @@ use crate::workspace::{Source, Workspace, is_test_item};
 
 const DOOR: &str = "core/src/run/";
 const FIELDS: [&str; 3] = ["phase", "reason", "conditions"];
+const STATUS: &str = "status";
 const CHANGES: [&str; 8] =
     ["push", "insert", "extend", "clear", "retain", "remove", "replace", "get_or_insert"];
 const ADVICE: &str = "only core::run::transition decides that of a Run";
@@ -61,7 +62,22 @@ impl Visitor<'_> {
         self.findings.push(Finding::at(self.path, ident.span(), format!("{ident} {how}: {ADVICE}")));
     }
 
-    /// Inside macros there are only tokens: `.phase = ..`, and `"status": {.. "phase": ..}`.
+    fn keyed(&mut self, span: proc_macro2::Span) {
+        self.findings.push(Finding::at(
+            self.path,
+            span,
+            format!("a status is assigned by its key: {ADVICE}"),
+        ));
+    }
+
+    fn written(&mut self, span: proc_macro2::Span, body: &proc_macro2::Group) {
+        if body.delimiter() == Delimiter::Brace {
+            self.findings.push(Finding::at(self.path, span, format!("a status in JSON: {ADVICE}")));
+        }
+    }
+
+    /// Inside macros there are only tokens: `.phase = ..`, `["status"]["phase"] = ..`, and `"status": {..}`, of which
+    /// nobody can say whose it is and what a variable in it holds: none is written here at all.
     fn look_at_tokens(&mut self, tokens: TokenStream) {
         let tokens: Vec<_> = tokens.into_iter().collect();
         for (at, token) in tokens.iter().enumerate() {
@@ -74,10 +90,20 @@ impl Visitor<'_> {
                 {
                     self.found(field, "is assigned");
                 }
-                (TokenTree::Literal(key), [TokenTree::Punct(colon), TokenTree::Group(body), ..])
-                    if key.to_string() == "\"status\"" && colon.as_char() == ':' =>
+                (
+                    TokenTree::Group(status),
+                    [TokenTree::Group(field), TokenTree::Punct(equals), after, ..],
+                ) if equals.as_char() == '='
+                    && !is_equals(after)
+                    && index_of(status).as_deref() == Some(STATUS)
+                    && index_of(field).is_some_and(|field| FIELDS.contains(&&*field)) =>
                 {
-                    self.look_at_status(body.stream());
+                    self.keyed(field.span());
+                }
+                (TokenTree::Literal(key), [TokenTree::Punct(colon), TokenTree::Group(body), ..])
+                    if key.to_string() == format!("{STATUS:?}") && colon.as_char() == ':' =>
+                {
+                    self.written(key.span(), body);
                 }
                 _ => {}
             }
@@ -86,16 +112,38 @@ impl Visitor<'_> {
             }
         }
     }
+}
 
-    /// Of a status in JSON only the phase is the Run's own: others have conditions too.
-    fn look_at_status(&mut self, body: TokenStream) {
-        for token in body {
-            if let TokenTree::Literal(key) = &token
-                && key.to_string() == "\"phase\""
-            {
-                self.findings.push(Finding::at(self.path, key.span(), format!("phase in a patch: {ADVICE}")));
-            }
+/// The word of `["word"]`.
+fn index_of(group: &proc_macro2::Group) -> Option<String> {
+    let mut tokens = group.stream().into_iter();
+    match (group.delimiter(), tokens.next(), tokens.next()) {
+        (Delimiter::Bracket, Some(TokenTree::Literal(word)), None) => {
+            Some(word.to_string().trim_matches('"').to_owned())
         }
+        _ => None,
+    }
+}
+
+/// The words of `..["a"]["b"]`, the last first.
+fn keys(mut expression: &syn::Expr) -> Vec<String> {
+    let mut keys = Vec::new();
+    while let syn::Expr::Index(index) = expression {
+        match &*index.index {
+            syn::Expr::Lit(syn::ExprLit { lit: syn::Lit::Str(word), .. }) => keys.push(word.value()),
+            _ => keys.push(String::new()),
+        }
+        expression = &index.expr;
+    }
+    keys
+}
+
+/// Whether those keys lead to a status, or to one of its guarded fields.
+fn lead_to_a_status(keys: &[String]) -> bool {
+    match keys {
+        [last, ..] if last == STATUS => true,
+        [last, before, ..] => before == STATUS && FIELDS.contains(&&**last),
+        _ => false,
     }
 }
 
@@ -128,6 +176,9 @@ impl<'ast> Visit<'ast> for Visitor<'_> {
         if let Some(field) = guarded_field(&assign.left) {
             self.found(field, "is assigned");
         }
+        if lead_to_a_status(&keys(&assign.left)) {
+            self.keyed(syn::spanned::Spanned::span(&*assign.left));
+        }
         visit::visit_expr_assign(self, assign);
     }
 
@@ -141,6 +192,12 @@ impl<'ast> Visit<'ast> for Visitor<'_> {
     }
 
     fn visit_expr_method_call(&mut self, call: &'ast syn::ExprMethodCall) {
+        if call.method == "pointer_mut"
+            && let Some(syn::Expr::Lit(syn::ExprLit { lit: syn::Lit::Str(path), .. })) = call.args.first()
+            && lead_to_a_status(&path.value().rsplit('/').map(str::to_owned).collect::<Vec<_>>())
+        {
+            self.keyed(path.span());
+        }
         if CHANGES.iter().any(|name| call.method == name)
             && let Some(field) = guarded_field(&call.receiver)
         {
@@ -185,6 +242,13 @@ mod tests {
             "change(&mut status.conditions);",
             "let s = RunStatus { phase: Some(Phase::Failed), ..old };",
             "let p = json!({\"status\": {\"phase\": \"Failed\"}});",
+            "let p = json!({\"status\": {\"reason\": \"Timeout\"}});",
+            "let p = json!({\"metadata\": {}, \"status\": {KEY: \"Failed\", \"message\": \"m\"}});",
+            "patch[\"status\"][\"phase\"] = json!(\"Failed\");",
+            "patch[\"status\"][\"conditions\"] = json!([]);",
+            "object[\"status\"] = status;",
+            "tokio::select! { x = rx.recv() => { v[\"status\"][\"reason\"] = x; } }",
+            "*v.pointer_mut(\"/status/phase\").unwrap() = json!(\"Failed\");",
             "tokio::select! { x = rx.recv() => { status.phase = x; } }",
         ] {
             assert_eq!(count("runtimed/src/a.rs", body), 1, "{body}");
@@ -200,7 +264,11 @@ mod tests {
             "assert!(status.phase == None);",
             "status.message = None;",
             "let s = RunStatus { message: None, ..old };",
-            "let p = json!({\"status\": {\"conditions\": [heartbeat]}});",
+            "if v[\"status\"][\"phase\"] == json!(\"Failed\") {}",
+            "assert!(v[\"status\"][\"phase\"] == \"Failed\");",
+            "v[\"status\"][\"message\"] = json!(\"m\");",
+            "let c = json!({\"type\": \"X\", \"status\": word});",
+            "v.pointer_mut(\"/status/inUse\");",
         ] {
             assert_eq!(count("runtimed/src/a.rs", body), 0, "{body}");
         }

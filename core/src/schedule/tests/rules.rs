@@ -333,6 +333,8 @@ fn a_run_that_could_not_start_in_time_ends() {
     let done = world.settle();
     assert!(done.contains(&"a PendingTimeout".to_owned()), "{done:?}");
     assert_eq!(world.runs["a-uid"].status.as_ref().unwrap().reason, Some(Reason::PendingTimeout));
+    let message = world.runs["a-uid"].status.as_ref().unwrap().message.clone().unwrap_or_default();
+    assert!(message.starts_with("not started within pendingTimeout: "), "why is kept: {message}");
 }
 
 #[test]

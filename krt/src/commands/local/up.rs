@@ -3,6 +3,7 @@
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
@@ -233,12 +234,7 @@ async fn detach(args: &UpArgs, data_dir: &Path, terminal: &Terminal) -> Result<u
     }
     // A mistake in the arguments is told here, not in a log.
     config(args, data_dir)?;
-    let logs = data_dir.join("logs");
-    std::fs::create_dir_all(&logs)
-        .map_err(|e| Error::io(format!("make the folder {}", logs.display()), e))?;
-    let log_path = logs.join("platform.log");
-    let log = OpenOptions::new().create(true).append(true).open(&log_path);
-    let log = log.map_err(|e| Error::io(format!("write {}", log_path.display()), e))?;
+    let (log_path, log) = log_file(data_dir)?;
     let before = log.metadata().map(|m| m.len()).unwrap_or(0);
     let mut child = tokio::process::Command::new(
         std::env::current_exe().map_err(|e| Error::io("find krt's own program", e))?,
@@ -280,6 +276,21 @@ async fn detach(args: &UpArgs, data_dir: &Path, terminal: &Terminal) -> Result<u
     terminal.note("next:\n  krt runtime create bash --image bash-server --replicas 2 --wait\n  krt run -c 'echo hello'\nkrt finds it by itself; for kubectl:");
     terminal.data(&format!("{}\n", export_line(&status)))?;
     Ok(exit::OK)
+}
+
+/// The platform's own log, which like all of its folder is for this person alone: it may repeat what Runs are given.
+fn log_file(data_dir: &Path) -> Result<(PathBuf, File), Error> {
+    let logs = data_dir.join("logs");
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(&logs)
+        .map_err(|e| Error::io(format!("make the folder {}", logs.display()), e))?;
+    let path = logs.join("platform.log");
+    match OpenOptions::new().create(true).append(true).mode(0o600).open(&path) {
+        Ok(log) => Ok((path, log)),
+        Err(error) => Err(Error::io(format!("write {}", path.display()), error)),
+    }
 }
 
 fn arguments(args: &UpArgs, data_dir: &Path) -> Vec<std::ffi::OsString> {
@@ -339,6 +350,17 @@ mod tests {
             assert!(listen(bad).unwrap_err().contains("this machine only"), "{bad}");
         }
         assert!(listen("example.com:1").is_err() && listen("70000").is_err());
+    }
+
+    #[test]
+    fn what_it_logs_is_for_its_owner_alone() {
+        use std::os::unix::fs::PermissionsExt as _;
+        let folder = tempfile::tempdir().unwrap();
+        let data_dir = folder.path().join("kruntimes/local");
+        let (path, _) = log_file(&data_dir).unwrap();
+        let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
+        assert_eq!((mode(&data_dir), mode(&data_dir.join("logs")), mode(&path)), (0o700, 0o700, 0o600));
+        assert!(log_file(&data_dir).is_ok(), "a second start appends");
     }
 
     #[test]

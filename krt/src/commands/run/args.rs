@@ -14,6 +14,7 @@ use crate::values::{self, Amounts, EnvArg, Git};
 #[derive(Debug, Default, Args)]
 #[command(after_help = "Examples:\n  \
     krt run -c 'echo hello'\n  \
+    krt run -- 'echo hello world'\n  \
     krt run job.sh --env STAGE=test --timeout 10m --retries 2\n  \
     cat job.sh | krt run -\n  \
     krt run --git https://example.com/team/jobs.git@main --entrypoint train.sh -- --epochs 3\n  \
@@ -22,7 +23,11 @@ pub(crate) struct RunArgs {
     /// Script file; - is standard input.
     #[arg(value_name = "FILE", conflicts_with_all = ["command", "file", "git", "repo_url"])]
     pub script: Option<PathBuf>,
-    /// Arguments, or without any source the command itself.
+    /// Arguments; without any source, what to execute.
+    ///
+    /// They reach the Runtime Server as they are. A bash server takes a single one as a command, several as the lines
+    /// of a script (`-- 'cd sub' 'make all'`), and `bash -c COMMAND` as it is; a python server takes them as
+    /// the arguments of its interpreter.
     #[arg(last = true, value_name = "ARGS")]
     pub args: Vec<String>,
 

@@ -29,7 +29,7 @@ const MANAGER: &str = "krt";
     krt runtime create gpu --image registry.example.com/gpu-server:1 --capacity runs=8,nvidia.com/gpu=4 --dry-run")]
 pub(crate) struct CreateArgs {
     /// Name.
-    #[arg(value_name = "NAME", value_parser = values::runtime_name)]
+    #[arg(value_name = "NAME", value_parser = values::new_runtime_name)]
     name: String,
     /// Image of the Runtime Server.
     #[arg(long, value_name = "IMAGE")]
