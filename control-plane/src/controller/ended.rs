@@ -1,12 +1,14 @@
 //! Ended Runs that are to be deleted some day, and nothing else of them.
 
 use std::collections::{BTreeSet, HashMap};
+use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta};
 use kruntimes_api::run::Phase;
 use kruntimes_api::{Reason, Run};
 use kruntimes_core::ids::RunUid;
+use kruntimes_core::schedule::Now;
 use kruntimes_core::ttl::{Ended, TtlBounds, delete_at};
 use kube_derive::Resource;
 use serde::Deserialize;
@@ -99,65 +101,85 @@ impl EndedRun {
         })
     }
 
-    fn due(&self, bounds: TtlBounds) -> Option<Timestamp> {
+    /// How long after the moment `now` it is to be deleted, at most as long as it is kept at all: a clock that was
+    /// ahead when it ended must not keep it for longer.
+    fn due_in(&self, bounds: TtlBounds, now: Timestamp) -> Option<Duration> {
         let created = self.metadata.creation_timestamp.as_ref().map(|time| time.0);
         let at = self.status.completion_time.as_ref().map(|time| time.0).or(created)?;
-        delete_at(Ended { at, ttl: self.spec.ttl_seconds_after_finished }, bounds)
+        let due = delete_at(Ended { at, ttl: self.spec.ttl_seconds_after_finished }, bounds)?;
+        let length = |from: Timestamp| Duration::try_from(due.duration_since(from)).unwrap_or_default();
+        Some(length(now).min(length(at)))
     }
 }
 
-/// The Runs that have a time to go.
+/// The Runs that have a time to go, on our own clock: a wall clock that jumps must delete nothing early.
 #[derive(Debug, Default)]
 pub(super) struct Ending {
-    runs: HashMap<RunUid, (Timestamp, String, String)>,
-    order: BTreeSet<(Timestamp, RunUid)>,
+    runs: HashMap<RunUid, Leaving>,
+    order: BTreeSet<(Duration, RunUid)>,
+}
+
+#[derive(Debug)]
+struct Leaving {
+    /// When it was first seen to have ended, by both clocks.
+    seen: Now,
+    due: Duration,
+    namespace: String,
+    name: String,
 }
 
 impl Ending {
     /// Keeps the Run if it has a time to go.
-    pub(super) fn seen(&mut self, run: &EndedRun, bounds: TtlBounds) {
+    pub(super) fn seen(&mut self, run: &EndedRun, bounds: TtlBounds, now: Now) {
         let Some(uid) = run.uid() else { return };
-        self.gone(&uid);
-        let Some(due) = run.due(bounds) else { return };
+        let seen = self.gone(&uid).map_or(now, |old| old.seen);
+        let Some(left) = run.due_in(bounds, seen.wall) else { return };
         let meta = &run.metadata;
         let (namespace, name) =
             (meta.namespace.clone().unwrap_or_default(), meta.name.clone().unwrap_or_default());
+        let due = seen.mono.saturating_add(left);
         self.order.insert((due, uid.clone()));
-        self.runs.insert(uid, (due, namespace, name));
+        self.runs.insert(uid, Leaving { seen, due, namespace, name });
     }
 
-    pub(super) fn gone(&mut self, uid: &RunUid) {
-        if let Some((due, ..)) = self.runs.remove(uid) {
-            self.order.remove(&(due, uid.clone()));
-        }
+    /// Forgets it.
+    pub(super) fn forget(&mut self, uid: &RunUid) {
+        self.gone(uid);
+    }
+
+    fn gone(&mut self, uid: &RunUid) -> Option<Leaving> {
+        let leaving = self.runs.remove(uid)?;
+        self.order.remove(&(leaving.due, uid.clone()));
+        Some(leaving)
     }
 
     pub(super) fn retain(&mut self, listed: &std::collections::HashSet<RunUid>) {
         let gone: Vec<_> = self.runs.keys().filter(|uid| !listed.contains(*uid)).cloned().collect();
         for uid in gone {
-            self.gone(&uid);
+            self.forget(&uid);
         }
     }
 
     /// Takes one that is due: uid, namespace, name. It stays known until it is gone.
-    pub(super) fn pop(&mut self, now: Timestamp) -> Option<(RunUid, String, String)> {
+    pub(super) fn pop(&mut self, now: Duration) -> Option<(RunUid, String, String)> {
         if self.order.first()?.0 > now {
             return None;
         }
         let (_, uid) = self.order.pop_first()?;
-        let (_, namespace, name) = self.runs.get(&uid)?.clone();
+        let run = self.runs.get(&uid)?;
+        let (namespace, name) = (run.namespace.clone(), run.name.clone());
         Some((uid, namespace, name))
     }
 
     /// The deletion failed: due again at `at`.
-    pub(super) fn again(&mut self, uid: &RunUid, at: Timestamp) {
-        if let Some((due, ..)) = self.runs.get_mut(uid) {
-            *due = at;
+    pub(super) fn again(&mut self, uid: &RunUid, at: Duration) {
+        if let Some(run) = self.runs.get_mut(uid) {
+            run.due = at;
             self.order.insert((at, uid.clone()));
         }
     }
 
-    pub(super) fn next(&self) -> Option<Timestamp> {
+    pub(super) fn next(&self) -> Option<Duration> {
         self.order.first().map(|(due, _)| *due)
     }
 

@@ -171,7 +171,7 @@ impl Engine {
                     // Its watch event takes it off the list.
                     Ok(()) | Err(WriteError::Gone | WriteError::Conflict) => {}
                     Err(WriteError::Transient(_) | WriteError::Refused(_)) => {
-                        self.ending.again(&uid, now.wall + DELETE_AGAIN);
+                        self.ending.again(&uid, now.mono + DELETE_AGAIN);
                     }
                 }
             }
@@ -233,13 +233,13 @@ impl Engine {
         }
         actions.extend(std::mem::take(&mut self.notes).into_iter().map(|note| Action::Note(Box::new(note))));
         while self.deleting < DELETIONS
-            && let Some((uid, namespace, name)) = self.ending.pop(now.wall)
+            && let Some((uid, namespace, name)) = self.ending.pop(now.mono)
         {
             self.deleting += 1;
             actions.push(Action::DeleteRun { namespace, name, uid });
         }
         if self.deleting < DELETIONS {
-            due.extend(self.ending.next().map(|at| Duration::try_from(at - now.wall).unwrap_or_default()));
+            due.extend(self.ending.next().map(|at| at.saturating_sub(now.mono)));
         }
         (actions, due.into_iter().min())
     }

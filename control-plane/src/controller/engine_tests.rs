@@ -2,7 +2,7 @@ use std::sync::Mutex;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kruntimes_core::desired::Defaults;
@@ -431,4 +431,37 @@ async fn ended_runs_go_when_their_time_has_come() {
     assert!(act(&mut engine, &recorder, at(51)).await.contains(&"list ended".to_owned()));
     engine.handle(Event::Ended(Watched::Listed(ended("keep", None))), at(52));
     assert_eq!(act(&mut engine, &recorder, at(60)).await, ["delete Run keep keep-uid"]);
+}
+
+#[tokio::test]
+async fn a_clock_that_jumps_deletes_nothing_early_and_keeps_nothing_longer() {
+    for jump in [3600, -3600] {
+        let recorder = Recorder::default();
+        let mut engine = started(&recorder).await;
+        let jumped = |second| Now { wall: at(second).wall + SignedDuration::from_secs(jump), ..at(second) };
+        let ended = |name: &str, end: Timestamp| -> Box<EndedRun> {
+            decode(json!({
+                "metadata": {"name": name, "namespace": "team", "uid": format!("{name}-uid")},
+                "spec": {"runtime": "bash", "ttlSecondsAfterFinished": 50},
+                "status": {"phase": "Succeeded", "completionTime": end.to_string()},
+            }))
+        };
+        engine.handle(Event::Ended(Watched::Seen(ended("a", at(0).wall))), at(0));
+        // Seen anew after the jump, as by a watch that was closed.
+        engine.handle(Event::Ended(Watched::Seen(ended("a", at(0).wall))), jumped(10));
+        assert!(act(&mut engine, &recorder, jumped(49)).await.is_empty(), "{jump}");
+        assert_eq!(act(&mut engine, &recorder, jumped(50)).await, ["delete Run a a-uid"], "{jump}");
+    }
+    // Ended by a clock ahead of ours: kept for its time from when it was seen, and no hour more.
+    let recorder = Recorder::default();
+    let mut engine = started(&recorder).await;
+    let ahead = at(0).wall + SignedDuration::from_secs(3600);
+    let run = decode(json!({
+        "metadata": {"name": "a", "namespace": "team", "uid": "a-uid"},
+        "spec": {"runtime": "bash", "ttlSecondsAfterFinished": 30},
+        "status": {"phase": "Succeeded", "completionTime": ahead.to_string()},
+    }));
+    engine.handle(Event::Ended(Watched::Seen(run)), at(1));
+    assert!(act(&mut engine, &recorder, at(30)).await.is_empty());
+    assert_eq!(act(&mut engine, &recorder, at(31)).await, ["delete Run a a-uid"]);
 }

@@ -93,7 +93,7 @@ impl Engine {
             Watched::ListBegins => self.lists.ended.clear(),
             Watched::Listed(run) => {
                 self.lists.ended.extend(run.uid());
-                self.ended_seen(&run);
+                self.ended_seen(&run, now);
             }
             Watched::ListEnds => {
                 let listed = std::mem::take(&mut self.lists.ended);
@@ -101,11 +101,11 @@ impl Engine {
             }
             Watched::Seen(run) => {
                 self.end_news(&run, now);
-                self.ended_seen(&run);
+                self.ended_seen(&run, now);
             }
             Watched::Gone(meta) => {
                 if let Some(uid) = meta.uid.as_deref() {
-                    self.ending.gone(&RunUid::from(uid));
+                    self.ending.forget(&RunUid::from(uid));
                 }
             }
             Watched::Malformed { meta, error } => self.metrics.watches.malformed("Run", &meta, &error),
@@ -124,9 +124,9 @@ impl Engine {
         }
     }
 
-    fn ended_seen(&mut self, run: &EndedRun) {
+    fn ended_seen(&mut self, run: &EndedRun, now: Now) {
         let bounds = self.pools.get(&run.runtime()).map(Pool::bounds).unwrap_or_default();
-        self.ending.seen(run, bounds);
+        self.ending.seen(run, bounds, now);
     }
 
     pub(super) fn pod(&mut self, watched: Watched<Box<Pod>>, now: Now) {

@@ -366,3 +366,27 @@ proptest! {
         prop_assert!(world.deleted.is_empty());
     }
 }
+
+#[test]
+fn a_clock_that_jumps_makes_no_live_pod_dead_and_no_dead_one_live() {
+    for jump in [3600, -3600] {
+        let mut world = World::new(Settings::default());
+        for pod in ["live", "dead"] {
+            world.beat(pod);
+            world.bind(&format!("on-{pod}"), pod, Phase::Running);
+        }
+        for second in 1..=120 {
+            world.now += SECOND;
+            if second == 15 {
+                world.beats += jump;
+            }
+            if second % 10 == 0 {
+                world.beat("live");
+            }
+            world.act();
+        }
+        world.deleted.dedup();
+        assert_eq!(world.deleted, [PodUid::from("dead-uid")], "{jump}");
+        assert!(world.lost.is_empty(), "{jump}: a Run is lost only when its Pod is gone");
+    }
+}

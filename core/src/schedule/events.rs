@@ -5,7 +5,6 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use jiff::Timestamp;
 use kruntimes_api::duration;
 use kruntimes_api::run::Run;
 
@@ -13,10 +12,10 @@ use super::demand::{Demand, Resolved};
 use super::intern::ByAddress;
 use super::queue::{GroupKey, OrderKey};
 use super::scheduler::{Answer, Entry, Note, Place, Urgent};
-use super::timers::Timer;
+use super::timers::{Due, Timer};
 use super::{Now, Outcome, Scheduler};
 use crate::ids::{PodUid, RunUid};
-use crate::run::State;
+use crate::run::{MAX_BACKOFF, State};
 
 /// How many times longer than after a failed write the newer version is awaited after a conflict.
 const CONFLICT_PATIENCE: u32 = 6;
@@ -146,12 +145,16 @@ impl Scheduler {
         let created = meta.creation_timestamp.as_ref().map_or(now.wall, |time| time.0);
         let demand = self.demands.keep(Arc::new(Demand::of(run)));
         let status = run.status.as_ref();
-        let not_before = status.and_then(|s| s.next_attempt_time.as_ref()).map(|time| time.0);
+        let old = self.runs.get(uid);
+        let not_before = status
+            .and_then(|s| s.next_attempt_time.as_ref())
+            .map(|time| Due::of(time.0, old.and_then(|old| old.not_before), MAX_BACKOFF, now));
         // Once an attempt has run, the Run has started in time.
         let is_first = status.and_then(|s| s.attempt).unwrap_or(1) <= 1;
         let timeout = run.spec.pending_timeout.as_deref().filter(|_| is_first);
-        let deadline =
-            timeout.and_then(|text| duration::parse(text).ok()).and_then(|d| created.checked_add(d).ok());
+        let deadline = timeout.and_then(|text| duration::parse(text).ok()).and_then(|most| {
+            Some(Due::of(created.checked_add(most).ok()?, old.and_then(|old| old.deadline), most, now))
+        });
         Entry {
             order: OrderKey {
                 priority: Reverse(run.spec.priority.unwrap_or(0)),
@@ -230,10 +233,10 @@ impl Scheduler {
         if entry.cancel {
             return self.urge(uid, Urgent::Cancel);
         }
-        if entry.deadline.is_some_and(|deadline| deadline <= now.wall) {
+        if entry.deadline.is_some_and(|deadline| deadline.mono <= now.mono) {
             return self.urge(uid, Urgent::PendingTimeout);
         }
-        if entry.suspend || entry.not_before.is_some_and(|time| time > now.wall) {
+        if entry.suspend || entry.not_before.is_some_and(|time| time.mono > now.mono) {
             return;
         }
         let Some(runtime) = &self.queues[id].runtime else {
@@ -413,7 +416,7 @@ impl Scheduler {
     pub(super) fn run_due(&mut self, uid: &RunUid, now: Now) {
         let Some(entry) = self.runs.get_mut(uid) else { return };
         let expired = entry.refused.as_ref().is_some_and(|(_, _, until)| *until <= now.mono);
-        let overdue = entry.deadline.is_some_and(|deadline| deadline <= now.wall);
+        let overdue = entry.deadline.is_some_and(|deadline| deadline.mono <= now.mono);
         match entry.note {
             Some(Note::Sent) => return,
             Some(Note::Settling(until)) if until > now.mono => return,
@@ -450,20 +453,15 @@ impl Scheduler {
     fn set_timers(&mut self, uid: &RunUid, entry: &Entry) {
         for time in [entry.not_before, entry.deadline].into_iter().flatten() {
             if !is_placed(entry) {
-                self.timers.at(time, Timer::Run(uid.clone()));
+                self.timers.after(time.mono, Timer::Run(uid.clone()));
             }
         }
     }
 
     fn cancel_timers(&mut self, uid: &RunUid, entry: &Entry) {
         for time in [entry.not_before, entry.deadline].into_iter().flatten() {
-            self.timers.cancel(time, &Timer::Run(uid.clone()));
+            self.timers.cancel(time.mono, &Timer::Run(uid.clone()));
         }
-    }
-
-    /// The time until which a Run is not bound.
-    pub fn not_before(&self, uid: &RunUid) -> Option<Timestamp> {
-        self.runs.get(uid).and_then(|entry| entry.not_before)
     }
 
     /// Since when, on the monotonic clock, a Run could have been bound.

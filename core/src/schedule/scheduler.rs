@@ -11,7 +11,7 @@ use super::demand::{Demand, Resolved};
 use super::intern::Interner;
 use super::pods::{Load, capacity_of};
 use super::queue::{OrderKey, Queue};
-use super::timers::{Timer, Timers};
+use super::timers::{Due, Timer, Timers};
 use super::{InstanceView, Now, PodView, Rejection, RuntimeView, Settings};
 use crate::ids::{PodUid, RunUid};
 
@@ -81,8 +81,8 @@ pub(super) struct Entry {
     pub(super) labels: Option<Arc<std::collections::BTreeMap<String, String>>>,
     pub(super) suspend: bool,
     pub(super) cancel: bool,
-    pub(super) not_before: Option<Timestamp>,
-    pub(super) deadline: Option<Timestamp>,
+    pub(super) not_before: Option<Due>,
+    pub(super) deadline: Option<Due>,
     pub(super) status: Option<Box<RunStatus>>,
     pub(super) place: Place,
     /// The explanation that is being written.

@@ -1,10 +1,12 @@
+mod clock;
+mod namespaces;
 mod random;
 mod rules;
 
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta, Time};
 use kruntimes_api::run::{
@@ -27,6 +29,8 @@ pub(super) struct World {
     pub(super) pods: HashMap<String, PodView>,
     pub(super) version: u64,
     pub(super) mono: Duration,
+    /// By how much the clock on the wall has jumped.
+    pub(super) jump: SignedDuration,
     /// Names of Runs in the order in which they were bound.
     pub(super) bound: Vec<String>,
 }
@@ -44,6 +48,7 @@ impl World {
             pods: HashMap::new(),
             version: 0,
             mono: Duration::ZERO,
+            jump: SignedDuration::ZERO,
             bound: Vec::new(),
         };
         world.runtime("bash", RuntimeView { replicas: 1, ..RuntimeView::default() });
@@ -52,7 +57,7 @@ impl World {
 
     pub(super) fn now(&self) -> Now {
         let start = Timestamp::from_second(1_700_000_000).unwrap();
-        Now { wall: start + self.mono, mono: self.mono }
+        Now { wall: start + self.mono + self.jump, mono: self.mono }
     }
 
     pub(super) fn runtime(&mut self, name: &str, view: RuntimeView) {
@@ -65,9 +70,20 @@ impl World {
     }
 
     pub(super) fn pod_of(&mut self, runtime: &str, name: &str, capacity: &[(&str, i64)]) -> PodUid {
-        let uid = PodUid::from(format!("{name}-uid"));
+        self.pod_in(NS, runtime, name, capacity)
+    }
+
+    pub(super) fn pod_in(
+        &mut self,
+        namespace: &str,
+        runtime: &str,
+        name: &str,
+        capacity: &[(&str, i64)],
+    ) -> PodUid {
+        let key = if namespace == NS { name.to_owned() } else { format!("{namespace}/{name}") };
+        let uid = PodUid::from(format!("{key}-uid"));
         let view = PodView {
-            namespace: NS.into(),
+            namespace: namespace.into(),
             name: name.into(),
             uid: uid.clone(),
             runtime: runtime.into(),
@@ -77,7 +93,7 @@ impl World {
             capacity: amounts(capacity),
         };
         self.capacity.insert(uid.clone(), view.capacity.clone());
-        self.pods.insert(name.to_owned(), view.clone());
+        self.pods.insert(key, view.clone());
         let now = self.now();
         self.scheduler.pod_seen(view, now);
         uid

@@ -1,4 +1,4 @@
-//! What becomes due, by either clock.
+//! What becomes due, by our own clock.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -21,42 +21,48 @@ pub(super) enum Timer {
     Starving { queue: usize, group: usize },
 }
 
+/// A time that an object carries, and when that is on our own clock: settled when it is first seen, so that a wall
+/// clock that jumps afterwards neither ends a wait early nor makes it longer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Due {
+    wall: Timestamp,
+    pub(super) mono: Duration,
+}
+
+impl Due {
+    /// `known` is what was made of it before; `most` is how far ahead such a time can be at all, so that one written
+    /// by a clock that was ahead of ours is not waited for.
+    pub(super) fn of(wall: Timestamp, known: Option<Self>, most: Duration, now: Now) -> Self {
+        let ahead = || Duration::try_from(wall - now.wall).unwrap_or_default().min(most);
+        known.filter(|known| known.wall == wall).unwrap_or_else(|| Self { wall, mono: now.mono + ahead() })
+    }
+}
+
 /// Due times in order.
 #[derive(Debug, Default)]
 pub(super) struct Timers {
-    wall: BTreeSet<(Timestamp, Timer)>,
-    mono: BTreeSet<(Duration, Timer)>,
+    due: BTreeSet<(Duration, Timer)>,
 }
 
 impl Timers {
-    pub(super) fn at(&mut self, time: Timestamp, timer: Timer) {
-        self.wall.insert((time, timer));
-    }
-
     pub(super) fn after(&mut self, time: Duration, timer: Timer) {
-        self.mono.insert((time, timer));
+        self.due.insert((time, timer));
     }
 
-    pub(super) fn cancel(&mut self, time: Timestamp, timer: &Timer) {
-        self.wall.remove(&(time, timer.clone()));
+    pub(super) fn cancel(&mut self, time: Duration, timer: &Timer) {
+        self.due.remove(&(time, timer.clone()));
     }
 
     /// Takes one timer that is due.
     pub(super) fn pop(&mut self, now: Now) -> Option<Timer> {
-        if self.wall.first().is_some_and(|(time, _)| *time <= now.wall) {
-            return self.wall.pop_first().map(|(_, timer)| timer);
+        if self.due.first()?.0 > now.mono {
+            return None;
         }
-        if self.mono.first().is_some_and(|(time, _)| *time <= now.mono) {
-            return self.mono.pop_first().map(|(_, timer)| timer);
-        }
-        None
+        self.due.pop_first().map(|(_, timer)| timer)
     }
 
     /// How long until the next is due.
     pub(super) fn next(&self, now: Now) -> Option<Duration> {
-        let wall =
-            self.wall.first().map(|(time, _)| Duration::try_from(*time - now.wall).unwrap_or_default());
-        let mono = self.mono.first().map(|(time, _)| time.saturating_sub(now.mono));
-        [wall, mono].into_iter().flatten().min()
+        self.due.first().map(|(time, _)| time.saturating_sub(now.mono))
     }
 }

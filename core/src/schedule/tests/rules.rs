@@ -329,7 +329,9 @@ fn suspended_waiting_and_cancelled_runs() {
 fn a_run_that_could_not_start_in_time_ends() {
     let mut world = World::new();
     world.submit("a", |run| run.spec.pending_timeout = Some("5s".into()));
-    world.pass(SECOND * 5);
+    world.pass(SECOND * 2);
+    world.settle();
+    world.pass(SECOND * 3);
     let done = world.settle();
     assert!(done.contains(&"a PendingTimeout".to_owned()), "{done:?}");
     assert_eq!(world.runs["a-uid"].status.as_ref().unwrap().reason, Some(Reason::PendingTimeout));
