@@ -1,5 +1,7 @@
 //! From the wire to our words, in one place.
 
+use std::collections::BTreeSet;
+
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 use kruntimes_api::run::{BackendStatus, DeviceHeld, Figure, IsolationAxis, IsolationLevel};
@@ -8,12 +10,18 @@ use kruntimes_core::run::AttemptUsage;
 use kruntimes_proto::v1::{self, StopCause};
 
 use super::{End, Execution, ExecutionState, StreamName};
+use crate::text::first_bytes;
 
 /// The error text by which a baseline server tells of a timeout.
 const BASELINE_TIMEOUT: &str = "timeout";
 
 /// Entries of `status.devices` at most, as the CRD has it.
 const MAX_DEVICES: usize = 128;
+/// Entries of `status.isolation` at most, and bytes of their texts, likewise.
+const MAX_AXES: usize = 16;
+const MAX_AXIS: usize = 32;
+const MAX_MECHANISM: usize = 253;
+const MAX_REASON: usize = 1024;
 
 impl From<v1::StatusResponse> for Execution {
     fn from(wire: v1::StatusResponse) -> Self {
@@ -90,19 +98,24 @@ fn device(wire: &v1::Device) -> DeviceHeld {
     DeviceHeld { resource: wire.resource.clone(), id: wire.id.clone(), amount: wire.amount.clone() }
 }
 
-/// The axes of an isolation record.
+/// The axes of an isolation record, as far as the CRD has room for them: a server's many words must not keep a
+/// status from being written.
 pub fn isolation_axes(wire: &v1::Isolation) -> Vec<IsolationAxis> {
+    let cut = |text: &str, limit| first_bytes(text, limit).to_owned();
+    let mut seen = BTreeSet::new();
     wire.axes
         .iter()
+        .filter(|axis| !axis.axis.is_empty() && seen.insert(first_bytes(&axis.axis, MAX_AXIS)))
+        .take(MAX_AXES)
         .map(|axis| IsolationAxis {
-            axis: axis.axis.clone(),
+            axis: cut(&axis.axis, MAX_AXIS),
             level: match axis.level() {
                 v1::IsolationLevel::None => IsolationLevel::None,
                 v1::IsolationLevel::Soft => IsolationLevel::Soft,
                 v1::IsolationLevel::Hard => IsolationLevel::Hard,
             },
-            mechanism: axis.mechanism.clone(),
-            reason: axis.reason.clone(),
+            mechanism: cut(&axis.mechanism, MAX_MECHANISM),
+            reason: cut(&axis.reason, MAX_REASON),
         })
         .collect()
 }

@@ -178,3 +178,26 @@ async fn the_view_follows_health_and_connection() {
     assert_eq!(instance, Instance::Native("i-2".into()));
     stop.cancel();
 }
+
+/// A status that the API refuses would leave its Run without an end.
+#[test]
+fn what_a_server_tells_of_its_isolation_fits_the_status() {
+    let axis = |axis: &str, text: &str| v1::IsolationAxis {
+        axis: axis.into(),
+        level: v1::IsolationLevel::Soft.into(),
+        mechanism: text.into(),
+        reason: text.into(),
+    };
+    let long = "\u{fc}".repeat(2000);
+    let mut axes = vec![axis("files", &long), axis("files", "twice"), axis("", "nameless")];
+    axes.extend((0..40).map(|number| axis(&format!("{number} {long}"), "x")));
+    let told = isolation_axes(&v1::Isolation { axes });
+    assert_eq!(told.len(), 16);
+    assert_eq!(told.iter().filter(|told| told.axis == "files").count(), 1);
+    let fits = |text: &str, most: usize| text.chars().count() <= most;
+    assert!(
+        told.iter()
+            .all(|told| fits(&told.axis, 32) && fits(&told.mechanism, 253) && fits(&told.reason, 1024))
+    );
+    assert!(told.iter().all(|told| !told.axis.is_empty()));
+}
