@@ -268,7 +268,7 @@ pub fn runtime_root() -> Vec<Rule> {
     vec![rule(
         "",
         &format!("metadata.name must be at most {most} characters"),
-        &format!("size(self.metadata.name) <= {most}"),
+        format!("size(self.metadata.name) <= {most}"),
     )]
 }
 
