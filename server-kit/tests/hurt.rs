@@ -379,7 +379,8 @@ fn check(attack: &Attack, tried: &BTreeMap<&'static str, Seen>, status: &StatusR
 fn trials() -> usize {
     match std::env::var("KRUNTIMES_HURT_TRIALS") {
         Ok(text) => text.parse().expect("KRUNTIMES_HURT_TRIALS is a number"),
-        Err(_) => 30,
+        // Each attack once.
+        Err(_) => 16,
     }
 }
 
@@ -398,7 +399,7 @@ async fn hostile_runs(rights: Rights, env: &[(&str, &str)]) {
     let trials = trials();
     let attacks = mixed(&tried);
     // The same number of Runs at once, before and after: what else this machine does hits both.
-    let peace = trials.clamp(24, 300) / 2;
+    let peace = trials.clamp(12, 300) / 2;
     let mut peaceful = mixture(&placed, &hand, &tried, &[], peace).await;
     let among = mixture(&placed, &hand, &tried, &attacks, trials).await;
     peaceful.extend(mixture(&placed, &hand, &tried, &[], peace).await);

@@ -135,6 +135,14 @@ impl Placed {
         self.groups.0.iter().filter_map(read).find(|text| text.contains(word))
     }
 
+    /// A file of the group that the server has made for itself among those, where it has.
+    pub fn kit_file(&self, name: &str) -> Option<String> {
+        let entries = self.groups.0.iter().filter_map(|group| fs::read_dir(group).ok()).flatten().flatten();
+        entries
+            .map(|entry| entry.path().join("server").join(name))
+            .find_map(|path| fs::read_to_string(path).ok())
+    }
+
     /// One line per axis, for people.
     pub fn printout(&self) -> String {
         let axes = self.isolation.axes.iter();

@@ -16,6 +16,9 @@ const PACKAGE: &str = "/server-kit#";
 /// Test programs to which cgroup v2 makes no difference: they would only take their time once more.
 const ELSEWHERE: &[&str] = &["access", "hello", "hostile", "protocol"];
 
+/// Seconds for one test program: an emulated machine on a busy one is slow.
+const TIMEOUT: &str = "1500";
+
 /// What cargo says about a program that it built (`--message-format=json`).
 #[derive(Debug, Deserialize)]
 struct Artifact {
@@ -54,7 +57,7 @@ pub fn run(filter: &[String], report: &mut Report) -> Result<()> {
     let vm = programs.vm.context("cargo built no program `vm`")?;
     for test in &programs.tests {
         let mut machine = Command::new(&vm);
-        machine.arg("run");
+        machine.args(["run", "--timeout", TIMEOUT]);
         for helper in &programs.helpers {
             machine.arg("--with").arg(helper);
         }
