@@ -163,6 +163,12 @@ impl Api {
                     let expect = Expect::Revision(current.revision);
                     self.store.put(kind, expect, object).await.map(Deleted::Marked)
                 }
+                Mark::Last(object) => {
+                    match self.store.put(kind, Expect::Revision(current.revision), object).await {
+                        Ok(_) => continue,
+                        Err(error) => Err(error),
+                    }
+                }
                 Mark::Remove => self.store.remove(kind, key, current.revision).await.map(Deleted::Gone),
             };
             match written {
@@ -217,6 +223,8 @@ impl Api {
 enum Mark {
     Remove,
     Put(Value),
+    /// To be removed right after: whoever watches learns first that it was asked to stop.
+    Last(Value),
     /// Marked before; nothing changes.
     Waits,
 }
@@ -227,7 +235,8 @@ fn marked(kind: &Kind, current: &Entry, options: &DeleteOptions) -> Mark {
     let finalizers = !list(&object, "/metadata/finalizers").is_empty();
     let namespace = kind.group.is_empty() && kind.kind == "Namespace";
     let grace = if is_pod(kind) { pod_grace(&object, options) } else { 0 };
-    if grace == 0 && !finalizers && !namespace {
+    let at_once = grace == 0 && !finalizers && !namespace;
+    if at_once && (current.deleting || !is_pod(kind)) {
         return Mark::Remove;
     }
     if current.deleting {
@@ -243,7 +252,7 @@ fn marked(kind: &Kind, current: &Entry, options: &DeleteOptions) -> Mark {
     if namespace {
         object::set(&mut object, &["status", "phase"], json!("Terminating"));
     }
-    Mark::Put(object)
+    if at_once { Mark::Last(object) } else { Mark::Put(object) }
 }
 
 fn pod_grace(pod: &Value, options: &DeleteOptions) -> i64 {

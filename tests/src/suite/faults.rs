@@ -29,26 +29,16 @@ enum Moment {
 /// The cases for a place, which they hurt.
 pub fn cases<P: Hurt + 'static>(place: &Arc<P>) -> Vec<Case> {
     let victims = [
-        ("scheduler", Victim::Scheduler),
-        ("controller", Victim::Controller),
-        ("runtimed", Victim::Runtimed),
-        ("server", Victim::Server),
-        ("platform", Victim::Platform),
-    ];
-    let moments = [
-        ("before", Moment::Before),
-        ("bound", Moment::Bound),
-        ("running", Moment::Running),
-        ("ended", Moment::Ended),
+        ("fault_scheduler_killed", Victim::Scheduler),
+        ("fault_controller_killed", Victim::Controller),
+        ("fault_runtimed_killed", Victim::Runtimed),
+        ("fault_server_killed", Victim::Server),
+        ("fault_platform_killed", Victim::Platform),
     ];
     let mut cases = Vec::new();
-    for (victim_name, victim) in victims {
-        for (moment_name, moment) in moments {
-            let place = place.clone();
-            let name: &'static str =
-                Box::leak(format!("fault_{victim_name}_killed_{moment_name}").into_boxed_str());
-            cases.push(Case::new(name, move |cluster| killed(cluster, place.clone(), victim, moment)));
-        }
+    for (name, victim) in victims {
+        let place = place.clone();
+        cases.push(Case::new(name, move |cluster| killed(cluster, place.clone(), victim)));
     }
     let (deleted, asked, away) = (place.clone(), place.clone(), place.clone());
     cases.push(Case::new("fault_pod_deleted_retry_lands_elsewhere", move |cluster| {
@@ -73,53 +63,70 @@ pub(super) fn locked(cluster: &Cluster, name: &str, seconds: &str) -> anyhow::Re
     Ok(bash_with(&script, policy))
 }
 
-async fn killed<P: Hurt>(
-    cluster: Cluster,
-    place: Arc<P>,
+/// One pool, one Run after the other, each with the program killed at another moment of its life.
+async fn killed<P: Hurt>(cluster: Cluster, place: Arc<P>, victim: Victim) -> anyhow::Result<()> {
+    cluster.sharing_pool(1, 4).await?;
+    for moment in [Moment::Before, Moment::Bound, Moment::Running, Moment::Ended] {
+        let name = format!("{moment:?}").to_lowercase();
+        killed_at(&cluster, place.as_ref(), victim, moment, &name).await.with_context(|| name.clone())?;
+        let after = cluster.run_script(&format!("after-{name}"), "true").await?;
+        ensure!(phase(&after) == Phase::Succeeded, "{name}: the platform goes on: {after:?}");
+    }
+    Ok(())
+}
+
+async fn killed_at(
+    cluster: &Cluster,
+    place: &impl Hurt,
     victim: Victim,
     moment: Moment,
+    name: &str,
 ) -> anyhow::Result<()> {
-    cluster.sharing_pool(1, 4).await?;
-    let spec = locked(&cluster, "r", "1")?;
+    let spec = locked(cluster, name, "1")?;
     match moment {
         Moment::Before => {
-            place.kill(victim)?;
+            kill(place, victim).await?;
             if victim == Victim::Platform {
                 place.restore()?;
             }
             eventually("the API to take the Run", || async {
-                Ok(cluster.submit("r", spec.clone()).await.is_ok())
+                Ok(cluster.submit(name, spec.clone()).await.is_ok())
             })
             .await?;
         }
         Moment::Bound => {
-            cluster.submit("r", spec).await?;
-            cluster.until("r", |s| phase(s) != Phase::Pending).await?;
-            place.kill(victim)?;
+            cluster.submit(name, spec).await?;
+            cluster.until(name, |s| phase(s) != Phase::Pending).await?;
+            kill(place, victim).await?;
         }
         Moment::Running => {
-            cluster.submit("r", spec).await?;
-            cluster.phase("r", Phase::Running).await?;
-            place.kill(victim)?;
+            cluster.submit(name, spec).await?;
+            cluster.phase(name, Phase::Running).await?;
+            kill(place, victim).await?;
         }
         Moment::Ended => {
-            cluster.submit("r", spec).await?;
-            cluster.phase("r", Phase::Running).await?;
+            cluster.submit(name, spec).await?;
+            cluster.phase(name, Phase::Running).await?;
             // The lock is free the moment the process is gone, which is before anyone could write the end.
-            let (lock, _) = cluster.shared_file("r")?;
+            let (lock, _) = cluster.shared_file(name)?;
             eventually("the process to end", || async { Ok(!is_locked(&lock)?) }).await?;
-            place.kill(victim)?;
+            kill(place, victim).await?;
         }
     }
     if victim == Victim::Platform && !matches!(moment, Moment::Before) {
         place.restore()?;
     }
-    let status = cluster.end("r").await?;
-    check(&status, most_attempts(place.as_ref(), victim))?;
-    nothing_left(&cluster, place.as_ref()).await?;
-    let after = cluster.run_script("after", "true").await?;
-    ensure!(phase(&after) == Phase::Succeeded, "the platform goes on: {after:?}");
-    Ok(())
+    let status = cluster.end(name).await?;
+    check(&status, most_attempts(place, victim))?;
+    nothing_left(cluster, place).await
+}
+
+/// Kills a part; one that was killed a moment ago is given the time to come back first.
+async fn kill(place: &impl Hurt, victim: Victim) -> anyhow::Result<()> {
+    if victim == Victim::Platform {
+        return place.kill(victim);
+    }
+    eventually(&format!("{victim:?} to run, to be killed"), || async { place.kill(victim).map(|()| true) }).await
 }
 
 /// The Run succeeded, and only a loss of its own process cost an attempt.

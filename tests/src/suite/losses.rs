@@ -29,8 +29,9 @@ async fn reasons<P: Hurt>(cluster: Cluster, place: Arc<P>) -> anyhow::Result<()>
     let now = DeleteParams::default().grace_period(0);
     let losses = [
         ("server", Reason::ServerLost, None),
-        ("gone", Reason::PodGone, Some(now)),
-        ("terminating", Reason::PodTerminating, Some(DeleteParams::default())),
+        // Whoever deletes a Pod asks it to stop, however little time it is given.
+        ("at-once", Reason::PodTerminating, Some(now)),
+        ("in-time", Reason::PodTerminating, Some(DeleteParams::default())),
     ];
     for (name, reason, deletion) in losses {
         let mut spec = locked(&cluster, name, "600")?;
