@@ -41,8 +41,8 @@ pub struct App {
 }
 
 impl App {
-    /// Runs until `stop`, or until the Pod stops and nothing is left to do.
-    pub async fn run(mut self, stop: CancellationToken) {
+    /// Runs until `stop`, or until the Pod stops and nothing is left to do: then true.
+    pub async fn run(mut self, stop: CancellationToken) -> bool {
         let mut attempts: HashMap<RunUid, Handle> = HashMap::new();
         let mut draining = false;
         loop {
@@ -56,10 +56,10 @@ impl App {
             let event = tokio::select! {
                 event = self.events.recv() => match event {
                     Some(event) => event,
-                    None => return,
+                    None => return false,
                 },
                 () = tick => Event::Tick,
-                () = stop.cancelled() => return,
+                () = stop.cancelled() => return self.engine.is_idle(),
             };
             draining |= matches!(event, Event::Drain { .. });
             let now = Now { wall: Timestamp::now(), mono: Instant::now() };
@@ -74,7 +74,7 @@ impl App {
                 changed
             });
             if draining && self.engine.is_idle() {
-                return;
+                return true;
             }
         }
     }

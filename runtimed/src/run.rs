@@ -59,6 +59,9 @@ pub enum RunError {
     /// The API's address or credentials.
     #[error("no access to the Kubernetes API: {0}")]
     Kube(String),
+    /// The grace has ended before everything was written.
+    #[error("the time to stop is over, and not everything has ended or was handed back")]
+    GaveUp,
     /// A signal handler or thread.
     #[error("cannot start: {0}")]
     Io(#[from] std::io::Error),
@@ -147,10 +150,11 @@ async fn serve(config: Config, printer: Printer) -> Result<(), RunError> {
         own: cells.own,
         metrics: counted,
     };
-    app.run(give_up.clone()).await;
+    let is_done = app.run(give_up.clone()).await;
     after_server(cells.views, &give_up).await;
     stop.cancel();
-    Ok(())
+    // Whoever sees that all ended well takes it that nothing was left here.
+    if is_done { Ok(()) } else { Err(RunError::GaveUp) }
 }
 
 /// Everything that feeds the engine or tells of it.

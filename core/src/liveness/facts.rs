@@ -21,6 +21,8 @@ pub struct PodFacts {
     pub beat: Option<Timestamp>,
     /// Its containers have ended for good, and why.
     pub ended: Option<String>,
+    /// All of them ended well: its runtimed had nothing left to do.
+    pub drained: bool,
 }
 
 impl PodFacts {
@@ -41,6 +43,7 @@ impl PodFacts {
             deleting: pod.metadata.deletion_timestamp.is_some(),
             beat: beat.and_then(|condition| condition.last_probe_time.as_ref()).map(|time| time.0),
             ended,
+            drained: phase == Some("Succeeded"),
         })
     }
 }

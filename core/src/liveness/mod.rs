@@ -206,10 +206,11 @@ impl Liveness {
         self.missing.remove(uid);
         let Some(pod) = self.pods.remove(uid) else { return };
         if self.bound.values().any(|bound| bound.pod == *uid) {
-            let lost = match (pod.deleted, pod.facts.deleting) {
-                (Some(_), _) => Lost::Unhealthy,
-                (None, true) => Lost::Terminating,
-                (None, false) => Lost::Gone,
+            let lost = match (pod.facts.drained, pod.deleted, pod.facts.deleting) {
+                (true, ..) => Lost::Drained,
+                (false, Some(_), _) => Lost::Unhealthy,
+                (false, None, true) => Lost::Terminating,
+                (false, None, false) => Lost::Gone,
             };
             self.graves.insert(uid.clone(), Grave { name: pod.facts.name, lost });
         }

@@ -30,6 +30,7 @@ fn facts(name: &str, beat: i64) -> PodFacts {
         deleting: false,
         beat: Some(Timestamp::from_second(beat).unwrap()),
         ended: None,
+        drained: false,
     }
 }
 
@@ -183,7 +184,7 @@ fn a_pod_that_does_not_go_away_is_given_up_after_a_long_time() {
 #[test]
 fn gone_terminated_and_ended_pods() {
     let mut world = World::new(Settings::default());
-    for (run, pod) in [("a", "gone"), ("b", "stopped"), ("c", "failed")] {
+    for (run, pod) in [("a", "gone"), ("b", "stopped"), ("c", "failed"), ("d", "drained"), ("e", "left")] {
         world.beat(pod);
         world.bind(run, pod, Phase::Running);
     }
@@ -195,8 +196,15 @@ fn gone_terminated_and_ended_pods() {
     world
         .liveness
         .pod_seen(PodFacts { ended: Some("Failed: Evicted".into()), ..facts("failed", 99) }, world.now);
+    for name in ["drained", "left"] {
+        let ended = Some("Succeeded".into());
+        world
+            .liveness
+            .pod_seen(PodFacts { deleting: true, drained: true, ended, ..facts(name, 99) }, world.now);
+    }
     world.liveness.pod_gone(&PodUid::from("gone-uid"));
     world.liveness.pod_gone(&PodUid::from("stopped-uid"));
+    world.liveness.pod_gone(&PodUid::from("left-uid"));
     world.act();
     world.lost.sort_by(|a, b| a.0.cmp(&b.0));
     assert_eq!(
@@ -205,6 +213,8 @@ fn gone_terminated_and_ended_pods() {
             ("a".into(), Lost::Gone, "pod gone is gone".into()),
             ("b".into(), Lost::Terminating, "pod stopped was terminated".into()),
             ("c".into(), Lost::Gone, "pod failed has ended: Failed: Evicted".into()),
+            ("d".into(), Lost::Drained, "pod drained has ended: Succeeded".into()),
+            ("e".into(), Lost::Drained, "pod left has ended: Succeeded".into()),
         ]
     );
 }

@@ -33,6 +33,7 @@ pub(super) fn verdict(
         let message = match grave.lost {
             Lost::Gone => format!("pod {name} is gone"),
             Lost::Terminating => format!("pod {name} was terminated"),
+            Lost::Drained => format!("pod {name} has ended: Succeeded"),
             Lost::Unhealthy => format!("pod {name} had no heartbeat and was deleted"),
         };
         return Verdict::Lost { lost: grave.lost, message };
@@ -43,7 +44,8 @@ pub(super) fn verdict(
         return if at > now { Verdict::Alive { suspect_at: at, suspect: None } } else { Verdict::Unseen };
     };
     if let Some(why) = &pod.facts.ended {
-        return Verdict::Lost { lost: Lost::Gone, message: format!("pod {name} has ended: {why}") };
+        let lost = if pod.facts.drained { Lost::Drained } else { Lost::Gone };
+        return Verdict::Lost { lost, message: format!("pod {name} has ended: {why}") };
     }
     // A Run may be bound to a Pod that is silent already.
     let heard = pod.heard;

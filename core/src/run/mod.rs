@@ -107,6 +107,9 @@ pub enum Lost {
     Terminating,
     /// Its heartbeat stopped.
     Unhealthy,
+    /// It ended well: its runtimed left when nothing that it knew of was to do any more. What is still `Scheduled` there was
+    /// bound too late for it and never began.
+    Drained,
 }
 
 impl Lost {
@@ -114,7 +117,7 @@ impl Lost {
     pub fn reason(self) -> Reason {
         match self {
             Self::Gone => Reason::PodGone,
-            Self::Terminating => Reason::PodTerminating,
+            Self::Terminating | Self::Drained => Reason::PodTerminating,
             Self::Unhealthy => Reason::PodUnhealthy,
         }
     }

@@ -199,6 +199,34 @@ fn a_pod_lost_before_the_claim_counts_an_attempt() {
     assert_eq!(condition(&lost, "Completed"), word("False", "PodUnhealthy"));
 }
 
+/// A scheduler that has not yet heard of a Pod's end binds to it: nothing was begun, nothing is counted.
+#[test]
+fn what_was_bound_to_a_pod_after_its_runtimed_had_left_is_handed_back() {
+    let lost = |name: &str| Event::PodLost {
+        pod: pod(name).uid,
+        lost: Lost::Drained,
+        message: "pod a has ended: Succeeded".into(),
+    };
+    let mut late = run(None);
+    apply(&mut late, &bind("a"), 1).unwrap();
+    apply(&mut late, &lost("a"), 2).unwrap();
+    let status = late.status.clone().unwrap();
+    assert_eq!((status.phase, status.attempt, status.assigned_pod), (Some(Phase::Pending), Some(1), None));
+    apply(&mut late, &bind("b"), 3).unwrap();
+    assert_eq!(late.status.as_ref().unwrap().assignment, Some(2));
+    // What has begun was lost with it.
+    let begun = Event::Started { fence: fence(1, 2), at: at(4), devices: Vec::new() };
+    apply(&mut late, &begun, 4).unwrap();
+    apply(&mut late, &lost("b"), 5).unwrap();
+    let status = late.status.unwrap();
+    assert_eq!((status.phase, status.reason), (Some(Phase::Failed), Some(Reason::PodTerminating)));
+    let mut cancelled = run(None);
+    apply(&mut cancelled, &bind("a"), 1).unwrap();
+    cancelled.spec.cancel_requested = Some(true);
+    apply(&mut cancelled, &lost("a"), 2).unwrap();
+    assert_eq!(cancelled.status.unwrap().phase, Some(Phase::Cancelled));
+}
+
 #[test]
 fn what_a_lost_attempt_used_is_missing_from_the_sum_and_the_status_says_so() {
     let policy = RetryPolicy { max_attempts: Some(2), ..RetryPolicy::default() };

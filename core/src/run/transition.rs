@@ -198,10 +198,17 @@ fn finished(run: &Run, status: &mut RunStatus, finish: &Finish, now: Timestamp) 
 }
 
 fn pod_lost(run: &Run, status: &mut RunStatus, lost: Lost, message: &str, now: Timestamp) {
+    let is_cancelled = run.spec.cancel_requested == Some(true);
+    if lost == Lost::Drained && status.phase == Some(Phase::Scheduled) && !is_cancelled {
+        wait(status, now, Duration::ZERO);
+        status.reason = None;
+        status.message = Some(cut(message, MAX_MESSAGE));
+        return;
+    }
     let ended_attempt = status.attempt.unwrap_or(1);
     // It may have worked, even if `Running` was never written.
     status.usage = usage::add(status.usage.as_ref(), Some(&AttemptUsage::unknown()));
-    if run.spec.cancel_requested == Some(true) {
+    if is_cancelled {
         end(status, Reason::Cancelled, &format!("cancelled by user; {message}"), now);
     } else if !again(run, status, lost.reason(), message, ended_attempt, now) {
         end(status, lost.reason(), message, now);
