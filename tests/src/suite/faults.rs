@@ -126,7 +126,8 @@ async fn kill(place: &impl Hurt, victim: Victim) -> anyhow::Result<()> {
     if victim == Victim::Platform {
         return place.kill(victim);
     }
-    eventually(&format!("{victim:?} to run, to be killed"), || async { place.kill(victim).map(|()| true) }).await
+    eventually(&format!("{victim:?} to run, to be killed"), || async { place.kill(victim).map(|()| true) })
+        .await
 }
 
 /// The Run succeeded, and only a loss of its own process cost an attempt.
