@@ -51,6 +51,8 @@ pub struct Config {
     pub init_program: Option<PathBuf>,
     /// Whether Pods are run; without, they stay Pending (for tests that play the kubelet themselves).
     pub run_pods: bool,
+    /// Whether whoever has the token may order faults over HTTP (`/debug/faults`), as tests do.
+    pub debug_faults: bool,
 }
 
 impl Config {
@@ -65,6 +67,7 @@ impl Config {
             components: Vec::new(),
             init_program: None,
             run_pods: true,
+            debug_faults: false,
         }
     }
 }
@@ -156,7 +159,7 @@ impl Platform {
         }
         let (listener, address) = server::listen(wanted, config.address.port() == 0).await?;
         let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
-        let server = Arc::new(Server::new(Arc::clone(&api), credentials.token.clone()));
+        let server = Arc::new(Server::new(Arc::clone(&api), credentials.token.clone(), config.debug_faults));
         let accept =
             server::serve(listener, credentials.acceptor()?, router(Arc::clone(&server)), stop.clone());
         tasks.spawn(accept);
@@ -230,6 +233,12 @@ impl Platform {
     /// Requests over HTTP since the start: client, then `verb resource`, then how many.
     pub fn requests(&self) -> crate::api::http::RequestCounts {
         self.server.counts()
+    }
+
+    /// Comes back, with the reason, when the database has refused a write. It takes none from then on, and its
+    /// readers may miss what was refused: whoever runs the platform must end it and say so.
+    pub async fn broken(&self) -> String {
+        self.server.api.store.broken().await
     }
 
     /// Stops the components, then the containers (TERM, and after `grace` KILL), then the API. Pods stay in the

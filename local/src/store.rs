@@ -283,6 +283,11 @@ impl Store {
         }
     }
 
+    /// Comes back with the reason when the database has refused a write; later ones are refused, too.
+    pub async fn broken(&self) -> String {
+        self.writer.broken().await
+    }
+
     /// Ends the writer thread after what was accepted so far; later writes are refused.
     pub fn close(&self) {
         self.writer.close();

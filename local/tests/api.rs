@@ -328,6 +328,18 @@ async fn events_have_two_names() {
 }
 
 #[tokio::test]
+async fn nobody_orders_faults_from_a_platform_that_was_not_asked_to_play_them() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut config = config(folder.path());
+    (config.run_pods, config.debug_faults) = (false, false);
+    let platform = kruntimes_local::Platform::start(config).await.unwrap();
+    let client = Client::new(&platform.kubeconfig_path()).await;
+    assert_eq!(client.put("/debug/faults", &json!({"errors": 1})).await.0, 404);
+    assert_eq!(client.post("/debug/faults/forget-history", &json!({})).await.0, 404);
+    assert_eq!(client.get("/debug/requests").await.0, 200, "counting hurts nobody");
+}
+
+#[tokio::test]
 async fn only_the_token_opens_and_only_this_machine_is_served() {
     let cluster = cluster(false).await;
     let url = format!("https://{}", cluster.platform.address());

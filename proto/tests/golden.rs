@@ -83,14 +83,23 @@ fn services_and_states_keep_their_names() {
     assert_eq!(services["Runtime"], ["Execute", "Status", "List", "Cancel", "Forget", "Health"]);
     let functions = ["RegisterFunction", "FunctionStatus", "InvokeFunction", "UnregisterFunction"];
     assert_eq!(services["FunctionRuntime"], functions);
-    let states: Vec<(String, i32)> = files
-        .iter()
-        .flat_map(|file| &file.enum_type)
-        .filter(|e| e.name() == "ExecutionState")
-        .flat_map(|e| e.value.iter().map(|v| (v.name().to_owned(), v.number())))
-        .collect();
-    let words = ["UNSPECIFIED", "PENDING", "RUNNING", "SUCCEEDED", "FAILED"];
-    let expected: Vec<(String, i32)> =
-        words.iter().zip(0..).map(|(word, number)| (format!("EXECUTION_STATE_{word}"), number)).collect();
-    assert_eq!(states, expected);
+    let enums = [
+        ("ExecutionState", "EXECUTION_STATE", ["UNSPECIFIED", "PENDING", "RUNNING", "SUCCEEDED", "FAILED"]),
+        (
+            "FunctionRegistrationState",
+            "FUNCTION_REGISTRATION_STATE",
+            ["UNSPECIFIED", "REGISTERING", "READY", "DRAINING", "FAILED"],
+        ),
+    ];
+    for (name, prefix, words) in enums {
+        let states: Vec<(String, i32)> = files
+            .iter()
+            .flat_map(|file| &file.enum_type)
+            .filter(|e| e.name() == name)
+            .flat_map(|e| e.value.iter().map(|v| (v.name().to_owned(), v.number())))
+            .collect();
+        let expected: Vec<(String, i32)> =
+            words.iter().zip(0..).map(|(word, number)| (format!("{prefix}_{word}"), number)).collect();
+        assert_eq!(states, expected, "{name}");
+    }
 }

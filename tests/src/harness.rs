@@ -86,7 +86,10 @@ pub fn main_in_stages<P: Platform + 'static>(
         has_failed |= libtest_mimic::run(&arguments, trials.collect()).has_failed();
         tell(start.elapsed(), &took);
     }
-    drop(platform);
+    if let Err(error) = platform.stop() {
+        eprintln!("the platform did not end as it should: {error:#}");
+        has_failed = true;
+    }
     if has_failed { ExitCode::FAILURE } else { ExitCode::SUCCESS }
 }
 

@@ -31,6 +31,13 @@ pub trait Platform: Send + Sync {
     fn shared(&self) -> Option<std::path::PathBuf>;
     /// Where a volume of the host shows that folder to Pods.
     fn shared_mount(&self) -> Option<std::path::PathBuf>;
+    /// Takes down what dropping it would, and says what is left of it.
+    ///
+    /// # Errors
+    /// When something is.
+    fn stop(&self) -> anyhow::Result<()> {
+        Ok(())
+    }
     /// A stock kubectl: the one that the environment names.
     fn kubectl(&self) -> Option<std::path::PathBuf> {
         std::env::var_os("KUBECTL").map(std::path::PathBuf::from)

@@ -14,7 +14,7 @@ use crate::{Hurt, Platform, Victim};
 
 const START: Duration = Duration::from_secs(60);
 
-/// A platform in a folder of its own; dropped, it is stopped and must leave no process.
+/// A platform in a folder of its own; stopped, it must leave no process.
 pub struct Local {
     folder: tempfile::TempDir,
     krt: Mutex<Option<Child>>,
@@ -44,7 +44,7 @@ impl Local {
         let log = self.folder.path().join("up.log");
         let file = std::fs::File::options().create(true).append(true).open(&log)?;
         let mut child = Command::new(process::program("krt"))
-            .args(["local", "up", "--data-dir"])
+            .args(["local", "up", "--debug-faults", "--data-dir"])
             .arg(self.data_dir())
             .stdin(Stdio::null())
             .stdout(file.try_clone()?)
@@ -132,6 +132,21 @@ impl Platform for Local {
     fn shared_mount(&self) -> Option<PathBuf> {
         self.shared()
     }
+
+    fn stop(&self) -> anyhow::Result<()> {
+        let Some(mut child) = lock(&self.krt).take() else { return Ok(()) };
+        let down = Command::new(process::program("krt"))
+            .args(["local", "down", "--data-dir"])
+            .arg(self.data_dir())
+            .status();
+        if !down.is_ok_and(|status| status.success()) {
+            child.kill()?;
+            child.wait()?;
+            bail!("krt local down failed; the platform was killed");
+        }
+        child.wait()?;
+        self.nothing_left()
+    }
 }
 
 impl Hurt for Local {
@@ -165,18 +180,8 @@ impl Hurt for Local {
 
 impl Drop for Local {
     fn drop(&mut self) {
-        let Some(mut child) = lock(&self.krt).take() else { return };
-        let down = Command::new(process::program("krt"))
-            .args(["local", "down", "--data-dir"])
-            .arg(self.data_dir())
-            .status();
-        let ended = down.is_ok_and(|s| s.success()) && child.wait().is_ok();
-        if !ended {
-            eprintln!("krt local down failed; killing the platform");
-            let _ = child.kill();
-            let _ = child.wait();
-        }
-        if let Err(error) = self.nothing_left() {
+        // After a panic: the harness has stopped it otherwise, and has told what was wrong.
+        if let Err(error) = Platform::stop(self) {
             eprintln!("{error:#}");
         }
     }

@@ -34,12 +34,14 @@ pub type RequestCounts = BTreeMap<String, BTreeMap<String, u64>>;
 pub struct Server {
     pub api: Arc<Api>,
     token: String,
+    plays_faults: bool,
     counts: Mutex<RequestCounts>,
 }
 
 impl Server {
-    pub fn new(api: Arc<Api>, token: String) -> Self {
-        Self { api, token, counts: Mutex::default() }
+    /// `plays_faults`: whether faults can be ordered over HTTP.
+    pub fn new(api: Arc<Api>, token: String, plays_faults: bool) -> Self {
+        Self { api, token, plays_faults, counts: Mutex::default() }
     }
 
     /// Requests served since the start.
@@ -185,11 +187,12 @@ fn fixed(call: &Call<'_>, path: &str) -> Result<Option<Response>, ApiError> {
 }
 
 /// `/debug/faults` (GET, PUT a [`FaultPlan`]), `/debug/faults/close-watches`,
-/// `/debug/faults/forget-history` (POST), `/debug/requests` (GET).
+/// `/debug/faults/forget-history` (POST), all of them only where that was asked for; `/debug/requests` (GET).
 fn debug(call: &Call<'_>, what: &[&str]) -> Result<Response, ApiError> {
     let api = &call.server.api;
     let ok = |value: Value| Ok(json_response(StatusCode::OK, &value));
     match (&call.method, what) {
+        (_, ["faults", ..]) if !call.server.plays_faults => Err(ApiError::UnknownPath),
         (&Method::GET, ["faults"]) => ok(json!(api.faults.plan())),
         (&Method::PUT, ["faults"]) => {
             let plan: FaultPlan =

@@ -57,11 +57,12 @@ fn run(args: Args) -> Result<(), Box<dyn std::error::Error>> {
         let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
         let platform = Platform::start(config).await?;
         println!("{}", platform.kubeconfig_path().display());
-        tokio::select! {
-            _ = term.recv() => {}
-            _ = int.recv() => {}
-        }
+        let end = tokio::select! {
+            _ = term.recv() => Ok(()),
+            _ = int.recv() => Ok(()),
+            why = platform.broken() => Err(format!("the database took no write: {why}").into()),
+        };
         platform.shutdown(Duration::from_secs(5)).await;
-        Ok(())
+        end
     })
 }

@@ -115,6 +115,7 @@ enum Message {
 pub struct Writer {
     thread: Mutex<Option<JoinHandle<()>>>,
     closing: mpsc::Sender<Message>,
+    broken: watch::Receiver<Option<String>>,
 }
 
 impl Writer {
@@ -142,6 +143,7 @@ impl Writer {
         let sender = JobSender(closing.clone());
         let (written, due) = mpsc::sync_channel(1);
         let (open_end, closed) = mpsc::channel();
+        let (breaks, broken) = watch::channel(None);
         std::thread::Builder::new()
             .name("store-sync".into())
             .spawn(move || sync_all(&disk, &due, &closed))
@@ -150,10 +152,21 @@ impl Writer {
             .name("store-writer".into())
             .spawn(move || {
                 let _until_the_end = open_end;
-                write_all(&base, &receiver, &published, &changed, &written);
+                write_all(&base, &receiver, &published, &changed, &written, &breaks);
             })
             .map_err(PersistError::Thread)?;
-        Ok((Self { thread: Mutex::new(Some(thread)), closing }, sender, loaded))
+        Ok((Self { thread: Mutex::new(Some(thread)), closing, broken }, sender, loaded))
+    }
+
+    /// Comes back, with the reason, when the database has refused a write: it takes no further one, and what was
+    /// refused is known to nobody but its writer. Never, if that does not happen.
+    pub async fn broken(&self) -> String {
+        let mut broken = self.broken.clone();
+        match broken.wait_for(Option::is_some).await {
+            Ok(why) => why.clone().unwrap_or_default(),
+            // The thread has ended in order.
+            Err(_) => std::future::pending().await,
+        }
     }
 
     /// Lets the thread finish what was sent before, and waits for it.
@@ -200,6 +213,7 @@ fn write_all(
     published: &AtomicU64,
     changed: &[watch::Sender<u64>],
     written: &mpsc::SyncSender<()>,
+    breaks: &watch::Sender<Option<String>>,
 ) {
     while let Ok(Message::Write(first)) = jobs.recv() {
         let mut batch = vec![first];
@@ -218,7 +232,10 @@ fn write_all(
         let result = commit(base, &batch, last).map_err(|e| e.to_string());
         match &result {
             Ok(()) => published.store(last, Ordering::Release),
-            Err(why) => tracing::error!(%why, "the database took no write; no further one is accepted"),
+            Err(why) => {
+                tracing::error!(%why, "the database took no write; no further one is accepted");
+                breaks.send_replace(Some(why.clone()));
+            }
         }
         for job in batch {
             if result.is_ok() {
@@ -260,4 +277,78 @@ fn commit(base: &Database, batch: &[Job], last: u64) -> Result<(), redb::Error> 
     }
     transaction.commit()?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::AtomicBool;
+
+    use redb::backends::InMemoryBackend;
+
+    use super::*;
+
+    /// A disk that is full from some moment on.
+    #[derive(Debug)]
+    struct Filling(InMemoryBackend, Arc<AtomicBool>);
+
+    impl Filling {
+        fn room(&self) -> io::Result<()> {
+            match self.1.load(Ordering::SeqCst) {
+                true => Err(io::Error::from(io::ErrorKind::StorageFull)),
+                false => Ok(()),
+            }
+        }
+    }
+
+    impl StorageBackend for Filling {
+        fn len(&self) -> io::Result<u64> {
+            self.0.len()
+        }
+        fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+            self.0.read(offset, out)
+        }
+        fn set_len(&self, len: u64) -> io::Result<()> {
+            self.room()?;
+            self.0.set_len(len)
+        }
+        fn sync_data(&self) -> io::Result<()> {
+            self.room()
+        }
+        fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+            self.room()?;
+            self.0.write(offset, data)
+        }
+    }
+
+    #[test]
+    fn a_write_that_the_disk_refuses_is_told_and_ends_it_all() {
+        let full = Arc::new(AtomicBool::new(false));
+        let base = Database::builder()
+            .create_with_backend(Filling(InMemoryBackend::new(), Arc::clone(&full)))
+            .unwrap();
+        load(&base).unwrap();
+        let (jobs, receiver) = mpsc::channel();
+        let (written, _due) = mpsc::sync_channel(1);
+        let (breaks, broken) = watch::channel(None);
+        let published = Arc::new(AtomicU64::new(0));
+        let changed = vec![watch::Sender::new(0)];
+        let seen = Arc::clone(&published);
+        let thread = std::thread::spawn(move || {
+            write_all(&base, &receiver, &published, &changed, &written, &breaks);
+        });
+        let write = |revision| {
+            let (done, answer) = oneshot::channel();
+            let json = Some(Bytes::from_static(b"{}"));
+            let job = Job { key: "k".into(), json, kind: 0, revision, done };
+            jobs.send(Message::Write(job)).map(|()| answer.blocking_recv())
+        };
+        assert_eq!(write(1).unwrap(), Ok(Ok(())));
+        assert_eq!(*broken.borrow(), None);
+        full.store(true, Ordering::SeqCst);
+        let refused = write(2).unwrap().unwrap().unwrap_err();
+        thread.join().unwrap();
+        assert_eq!(broken.borrow().as_deref(), Some(&*refused), "whoever runs the platform is told why");
+        assert_eq!(seen.load(Ordering::SeqCst), 1, "what was not written is shown to nobody");
+        assert!(write(3).is_err(), "nothing is accepted any more");
+    }
 }

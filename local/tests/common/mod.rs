@@ -34,6 +34,7 @@ pub fn config(folder: &Path) -> Config {
     config.crds = crds();
     config.images = [("sh".to_owned(), PathBuf::from("/bin/sh"))].into();
     config.init_program = Some(program());
+    config.debug_faults = true;
     config
 }
 

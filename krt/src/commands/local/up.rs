@@ -53,6 +53,9 @@ pub(crate) struct UpArgs {
     /// Give up after this time with --detach.
     #[arg(long, value_name = "DURATION", value_parser = values::limit, default_value = "30s")]
     timeout: Duration,
+    /// Let whoever has the token order faults (/debug/faults), as the tests of this repository do.
+    #[arg(long, hide = true)]
+    debug_faults: bool,
     /// Leave the terminal's session and print the state on standard output once the API serves.
     #[arg(long, hide = true)]
     background: bool,
@@ -118,6 +121,7 @@ fn config(args: &UpArgs, data_dir: &Path) -> Result<Config, Error> {
     config.crds =
         crds.map_err(|e| Error::Protocol { doing: "prepare the kinds".into(), why: e.to_string() })?;
     config.address = args.listen.unwrap_or(config.address);
+    config.debug_faults = args.debug_faults;
     config.images = args.image.iter().cloned().collect();
     if !args.api_only {
         config.components = components(&bin_dir, &data_dir.join("kubeconfig"))?;
@@ -164,14 +168,25 @@ async fn serve(args: &UpArgs, data_dir: &Path, terminal: &Terminal) -> Result<u8
     } else {
         say_next(&status, data_dir, terminal).await;
     }
-    interrupts.next().await;
+    let end = tokio::select! {
+        () = interrupts.next() => Ok(exit::OK),
+        why = platform.broken() => Err(broken(data_dir, &why)),
+    };
     if !args.background {
         terminal.note("stopping; ctrl-c again does not wait for the containers");
     }
     tokio::select! {
-        () = platform.shutdown(GRACE) => Ok(exit::OK),
-        () = interrupts.next() => Ok(exit::INTERRUPTED),
+        () = platform.shutdown(GRACE) => end,
+        () = interrupts.next() => end.and(Ok(exit::INTERRUPTED)),
     }
+}
+
+/// A platform that cannot keep what it is told is none: it ends rather than refuse every write from then on.
+fn broken(data_dir: &Path, why: &str) -> Error {
+    Error::failed(
+        format!("the platform has ended: its database in {} took no write: {why}", data_dir.display()),
+        "make room on that disk, then `krt local up` goes on with all that was written before",
+    )
 }
 
 fn refused(error: &PlatformError) -> Error {
@@ -314,9 +329,8 @@ fn arguments(args: &UpArgs, data_dir: &Path) -> Vec<std::ffi::OsString> {
     if let Some(dir) = args.bin_dir.as_ref().and_then(|dir| std::path::absolute(dir).ok()) {
         add("--bin-dir", dir.into());
     }
-    if args.api_only {
-        line.push("--api-only".into());
-    }
+    let switches = [("--api-only", args.api_only), ("--debug-faults", args.debug_faults)];
+    line.extend(switches.into_iter().filter(|(_, on)| *on).map(|(flag, _)| flag.into()));
     line
 }
 
