@@ -50,7 +50,8 @@ async fn success(cluster: Cluster) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Create, bind and finish: a short Run is written three times.
+/// Create, bind and finish: a short Run is written three times. What was refused or changed nothing is counted where
+/// the API counts requests: [`super::trouble`].
 async fn three_writes(cluster: Cluster) -> anyhow::Result<()> {
     cluster.bash_pool(1, 4).await?;
     cluster.run_script("warm", "true").await?;

@@ -2,23 +2,28 @@
 //!
 //! The Runs hold file locks as those of [`super::faults`]: one that ran twice at once would end with 99.
 
+use std::collections::BTreeMap;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use anyhow::{Context, ensure};
+use anyhow::{Context, bail, ensure};
 use futures::future::try_join_all;
+use kruntimes_api::run::Phase;
 use serde_json::{Value, json};
 
 use super::faults::{check, locked};
-use crate::cluster::pause;
+use crate::cluster::{pause, phase};
 use crate::{Case, Cluster, process};
 
+/// Runs of which one is so short that only three requests are needed.
+const TRIES: usize = 20;
 /// Runs of each case.
 const RUNS: usize = 24;
 
 /// The cases of a place whose API plays faults (`/debug/faults`).
 pub fn cases() -> Vec<Case> {
     vec![
+        Case::new("lifecycle_three_requests", three_requests),
         Case::new("fault_api_conflicts", conflicts),
         Case::new("fault_api_errors", errors),
         Case::new("fault_api_slow", slow),
@@ -36,6 +41,37 @@ async fn debug(cluster: &Cluster, method: &str, path: &str, body: &Value) -> any
         .body(serde_json::to_vec(body)?)?;
     cluster.client.request_text(request).await.with_context(|| format!("{method} /debug/faults{path}"))?;
     Ok(())
+}
+
+/// Requests so far that write a Run, whatever became of them.
+async fn writes(cluster: &Cluster) -> anyhow::Result<u64> {
+    let request = http::Request::get("/debug/requests").body(Vec::new())?;
+    let counts: BTreeMap<String, BTreeMap<String, u64>> = cluster.client.request(request).await?;
+    let is_write = |request: &str| {
+        let (verb, resource) = request.split_once(' ').unwrap_or_default();
+        matches!(verb, "create" | "update" | "patch") && matches!(resource, "runs" | "runs/status")
+    };
+    Ok(counts.values().flatten().filter(|(request, _)| is_write(request)).map(|(_, count)| count).sum())
+}
+
+/// Create, bind and finish, and not one request more: no conflict, and nothing that changes nothing.
+async fn three_requests(cluster: Cluster) -> anyhow::Result<()> {
+    cluster.sharing_pool(1, 4).await?;
+    cluster.run_script("warm", "true").await?;
+    let mut all = Vec::new();
+    for index in 0..TRIES {
+        let before = writes(&cluster).await?;
+        let status = cluster.run_script(&format!("r-{index:02}"), "true").await?;
+        ensure!(phase(&status) == Phase::Succeeded, "{status:?}");
+        let count = writes(&cluster).await? - before;
+        // `Running` is written when the work outlives the coalescing window, as on a loaded machine.
+        ensure!((3..=4).contains(&count), "{count} requests for one Run");
+        all.push(count);
+        if count == 3 {
+            return Ok(());
+        }
+    }
+    bail!("no short Run of {TRIES} took three requests: {all:?}")
 }
 
 async fn submit(cluster: &Cluster) -> anyhow::Result<Vec<String>> {
