@@ -6,6 +6,9 @@ use std::process::Command;
 
 use anyhow::{Context, ensure};
 
+/// What every process of a Run is told.
+const RUN_ENV: &[u8] = b"KRUNTIME_RUN_UID=";
+
 /// One of our programs.
 pub fn program(name: &str) -> PathBuf {
     programs().join(name)
@@ -29,6 +32,8 @@ pub struct Process {
     pub program: String,
     /// Arguments, the first being the program.
     pub arguments: Vec<String>,
+    /// It has the environment of a Run.
+    pub of_run: bool,
 }
 
 /// Processes whose environment or arguments name `folder`.
@@ -58,6 +63,7 @@ fn matching(wanted: impl Fn(&Path) -> bool) -> Vec<Process> {
         let program = fs::read_link(entry.path().join("exe")).unwrap_or_default();
         found.push(Process {
             pid,
+            of_run: contains(&entry.path().join("environ"), RUN_ENV),
             program: program.file_name().unwrap_or_default().to_string_lossy().into_owned(),
             arguments: arguments
                 .split(|b| *b == 0)

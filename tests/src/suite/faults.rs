@@ -162,7 +162,7 @@ pub(super) async fn nothing_left(cluster: &Cluster, place: &impl Hurt) -> anyhow
                 return Ok(false);
             }
         }
-        Ok(!place.processes().iter().any(|p| p.program == "sleep"))
+        Ok(!place.processes().iter().any(|process| process.of_run))
     })
     .await
 }
