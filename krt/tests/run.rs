@@ -101,11 +101,11 @@ async fn a_retry_elsewhere_is_followed() {
 async fn detached_prints_the_name_and_nothing_else() {
     let world = World::new().await;
     world.runtime("bash").await;
-    let done = world.done(&["run", "--detach", "--", "echo", "hi"]).await;
+    let done = world.done(&["run", "--detach", "--", "echo hi"]).await;
     assert_eq!((done.code, done.err.as_str()), (0, ""));
     let name = done.out.strip_suffix('\n').unwrap();
     assert!(name.starts_with("run-") && name.len() > 4);
-    assert_eq!(world.runs().get(name).await.unwrap().spec.mode.unwrap().task.unwrap().args, ["echo", "hi"]);
+    assert_eq!(world.runs().get(name).await.unwrap().spec.mode.unwrap().task.unwrap().args, ["echo hi"]);
     let done = world.done(&["run", "-d", "-o", "name", "-c", "x", "--name", "b"]).await;
     assert_eq!(done.out, "run.kruntimes.io/b\n");
     let done = world.done(&["run", "--wait=false", "-o", "json", "-c", "x", "--name", "c"]).await;
