@@ -37,6 +37,9 @@ pub trait Hurt: Platform {
     /// Whether Pods go on without the API.
     fn pods_outlive_the_api(&self) -> bool;
 
+    /// Whether Pods reach what listens on this machine's loopback.
+    fn pods_share_loopback(&self) -> bool;
+
     /// The folder `/workspace` of a Pod, as this machine sees it.
     fn workspace(&self, pod_uid: &str) -> PathBuf;
 

@@ -11,6 +11,7 @@ pub mod harness;
 pub mod hurt;
 pub mod local;
 pub mod node;
+pub mod origin;
 pub mod process;
 pub mod suite;
 

@@ -169,6 +169,10 @@ impl Hurt for Local {
         false
     }
 
+    fn pods_share_loopback(&self) -> bool {
+        true
+    }
+
     fn workspace(&self, pod_uid: &str) -> PathBuf {
         self.data_dir().join("pods").join(pod_uid).join("volumes/workspace")
     }

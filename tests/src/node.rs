@@ -204,6 +204,10 @@ impl Hurt for RealNode {
         true
     }
 
+    fn pods_share_loopback(&self) -> bool {
+        false
+    }
+
     fn workspace(&self, pod_uid: &str) -> PathBuf {
         self.node().empty_dirs(pod_uid).join("workspace")
     }

@@ -3,28 +3,47 @@
 //! Every Run here holds a file lock while it works, which the kernel drops with its
 //! process; a second one at the same time would find it taken and end with 99.
 
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
+use kruntimes_api::Reason;
 use kruntimes_api::run::{Phase, RunStatus};
 use serde_json::{Value, json};
 
 use crate::cluster::{bash_with, eventually, pause, phase};
+use crate::origin::Origin;
 use crate::{Case, Cluster, Hurt, Victim};
 
 /// When, in the life of a Run.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 enum Moment {
     /// Before it exists, so that it is created while the program is away.
     Before,
-    /// While its source is being prepared or it has just been bound.
+    /// When it has just been bound.
     Bound,
+    /// While its source is fetched.
+    Preparing,
     /// While it works.
     Running,
     /// As soon as it has ended.
     Ended,
+    /// Between a failed attempt and the next.
+    Retrying,
+    /// While it is asked to end.
+    Cancelling,
 }
+
+const MOMENTS: [Moment; 7] = [
+    Moment::Before,
+    Moment::Bound,
+    Moment::Preparing,
+    Moment::Running,
+    Moment::Ended,
+    Moment::Retrying,
+    Moment::Cancelling,
+];
 
 /// The cases for a place, which they hurt.
 pub fn cases<P: Hurt + 'static>(place: &Arc<P>) -> Vec<Case> {
@@ -66,9 +85,11 @@ pub(super) fn locked(cluster: &Cluster, name: &str, seconds: &str) -> anyhow::Re
 /// One pool, one Run after the other, each with the program killed at another moment of its life.
 async fn killed<P: Hurt>(cluster: Cluster, place: Arc<P>, victim: Victim) -> anyhow::Result<()> {
     cluster.sharing_pool(1, 4).await?;
-    for moment in [Moment::Before, Moment::Bound, Moment::Running, Moment::Ended] {
+    let reached = |moment: &Moment| *moment != Moment::Preparing || place.pods_share_loopback();
+    for moment in MOMENTS.into_iter().filter(reached) {
         let name = format!("{moment:?}").to_lowercase();
         killed_at(&cluster, place.as_ref(), victim, moment, &name).await.with_context(|| name.clone())?;
+        nothing_left(&cluster, place.as_ref()).await.with_context(|| name.clone())?;
         let after = cluster.run_script(&format!("after-{name}"), "true").await?;
         ensure!(phase(&after) == Phase::Succeeded, "{name}: the platform goes on: {after:?}");
     }
@@ -82,70 +103,139 @@ async fn killed_at(
     moment: Moment,
     name: &str,
 ) -> anyhow::Result<()> {
-    let spec = locked(cluster, name, "1")?;
     match moment {
-        Moment::Before => {
-            kill(place, victim).await?;
-            if victim == Victim::Platform {
-                place.restore()?;
-            }
-            eventually("the API to take the Run", || async {
-                Ok(cluster.submit(name, spec.clone()).await.is_ok())
-            })
-            .await?;
+        Moment::Cancelling => killed_cancelling(cluster, place, victim, name).await,
+        Moment::Retrying => {
+            let policy = json!({"retryPolicy": {"maxAttempts": 6, "backoff": "3s"}});
+            let script = "echo started=$KRUNTIME_ATTEMPT >> $KRUNTIME_OUTPUTS; [ $KRUNTIME_ATTEMPT -gt 1 ]";
+            cluster.submit(name, bash_with(script, policy)).await?;
+            cluster.until(name, |status| status.next_attempt_time.is_some()).await?;
+            hurt(place, victim).await?;
+            check(&cluster.end(name).await?, 2)
         }
-        Moment::Bound => {
-            cluster.submit(name, spec).await?;
-            cluster.until(name, |s| phase(s) != Phase::Pending).await?;
-            kill(place, victim).await?;
-        }
-        Moment::Running => {
-            cluster.submit(name, spec).await?;
-            cluster.phase(name, Phase::Running).await?;
-            kill(place, victim).await?;
-        }
-        Moment::Ended => {
-            cluster.submit(name, spec).await?;
-            cluster.phase(name, Phase::Running).await?;
-            // The lock is free the moment the process is gone, which is before anyone could write the end.
-            let (lock, _) = cluster.shared_file(name)?;
-            eventually("the process to end", || async { Ok(!is_locked(&lock)?) }).await?;
-            kill(place, victim).await?;
+        Moment::Before | Moment::Bound | Moment::Preparing | Moment::Running | Moment::Ended => {
+            killed_working(cluster, place, victim, moment, name).await
         }
     }
-    if victim == Victim::Platform && !matches!(moment, Moment::Before) {
-        place.restore()?;
-    }
-    let status = cluster.end(name).await?;
-    check(&status, most_attempts(place, victim))?;
-    nothing_left(cluster, place).await
 }
 
-/// Kills a part; one that was killed a moment ago is given the time to come back first.
-async fn kill(place: &impl Hurt, victim: Victim) -> anyhow::Result<()> {
+/// Kills it, and starts what does not come back by itself; what was killed a moment ago is given the time to come back.
+async fn hurt(place: &impl Hurt, victim: Victim) -> anyhow::Result<()> {
     if victim == Victim::Platform {
-        return place.kill(victim);
+        place.kill(victim)?;
+        return place.restore();
     }
     eventually(&format!("{victim:?} to run, to be killed"), || async { place.kill(victim).map(|()| true) })
         .await
 }
 
-/// The Run succeeded, and only a loss of its own process cost an attempt.
-pub(super) fn check(status: &RunStatus, most: i32) -> anyhow::Result<()> {
+async fn killed_working(
+    cluster: &Cluster,
+    place: &impl Hurt,
+    victim: Victim,
+    moment: Moment,
+    name: &str,
+) -> anyhow::Result<()> {
+    let attempts = attempts(place, victim, moment);
+    // An attempt that must die works until then.
+    let dies = *attempts.start() > 1;
+    let seconds = if dies { "$([ $KRUNTIME_ATTEMPT -gt 1 ] && echo 1 || echo 600)" } else { "1" };
+    let mut spec = locked(cluster, name, seconds)?;
+    match moment {
+        Moment::Before => {
+            hurt(place, victim).await?;
+            eventually("the API to take the Run", || async {
+                Ok(cluster.submit(name, spec.clone()).await.is_ok())
+            })
+            .await?;
+        }
+        Moment::Preparing => {
+            let script = spec["source"]["inline"].as_str().context("a script")?;
+            let origin = Origin::start("work.sh", script)?;
+            spec["source"] = json!({"repoURL": origin.url(), "commitSHA": origin.commit});
+            spec["mode"] = json!({"task": {"entrypoint": "work.sh"}});
+            cluster.submit(name, spec).await?;
+            eventually("its source to be fetched", || async { Ok(origin.is_asked()) }).await?;
+            hurt(place, victim).await?;
+            origin.open();
+            return check_within(&cluster.end(name).await?, attempts);
+        }
+        _ => {
+            cluster.submit(name, spec).await?;
+            let bound = cluster.until(name, |status| phase(status) != Phase::Pending).await?;
+            if moment != Moment::Bound && phase(&bound) != Phase::Running {
+                cluster.phase(name, Phase::Running).await?;
+            }
+            let (lock, _) = cluster.shared_file(name)?;
+            if moment == Moment::Running {
+                eventually("the process to work", || async { is_locked(&lock) }).await?;
+            }
+            if moment == Moment::Ended {
+                // The lock is free the moment the process is gone, which is before anyone could write the end.
+                eventually("the process to end", || async { Ok(!is_locked(&lock)?) }).await?;
+            }
+            hurt(place, victim).await?;
+        }
+    }
+    check_within(&cluster.end(name).await?, attempts)
+}
+
+/// It works on for a second when it is asked to end, and in that second the program is killed.
+async fn killed_cancelling(
+    cluster: &Cluster,
+    place: &impl Hurt,
+    victim: Victim,
+    name: &str,
+) -> anyhow::Result<()> {
+    let mut spec = locked(cluster, name, "0; trap 'sleep 1; exit 0' TERM; while :; do sleep 0.1; done")?;
+    spec["retryPolicy"]["retryableReasons"] = json!([]);
+    cluster.submit(name, spec).await?;
+    let (lock, _) = cluster.shared_file(name)?;
+    eventually("the process to work", || async { is_locked(&lock) }).await?;
+    cluster.patch_spec(name, json!({"cancelRequested": true})).await?;
+    hurt(place, victim).await?;
+    let status = cluster.end(name).await?;
+    let lost = matches!(status.reason, Some(Reason::ServerLost | Reason::PodGone | Reason::PodTerminating));
+    let as_asked = phase(&status) == Phase::Cancelled
+        // Its process died of something else before it could be asked.
+        || (ends_with(place, victim) && phase(&status) == Phase::Failed && lost);
+    ensure!(as_asked && status.attempt == Some(1), "a cancelled Run is not tried again: {status:?}");
+    eventually("its process to be gone", || async { Ok(!is_locked(&lock)?) }).await
+}
+
+/// The Run succeeded at this very attempt: only a loss of its own process costs one.
+pub(super) fn check(status: &RunStatus, attempt: i32) -> anyhow::Result<()> {
+    check_within(status, attempt..=attempt)
+}
+
+fn check_within(status: &RunStatus, attempts: RangeInclusive<i32>) -> anyhow::Result<()> {
     ensure!(status.exit_code != Some(99), "two at once: {status:?}");
     ensure!(phase(status) == Phase::Succeeded, "{status:?}");
     let attempt = status.attempt.unwrap_or(0);
-    ensure!((1..=most).contains(&attempt), "attempt {attempt}, at most {most}: {status:?}");
+    ensure!(attempts.contains(&attempt), "attempt {attempt}, not {attempts:?}: {status:?}");
     let outputs = status.outputs.get("started").map(String::as_str);
     ensure!(outputs == Some(attempt.to_string().as_str()), "the outputs are the last attempt's: {status:?}");
     Ok(())
 }
 
-fn most_attempts(place: &impl Hurt, victim: Victim) -> i32 {
+/// Whether the processes of Runs end with it.
+fn ends_with(place: &impl Hurt, victim: Victim) -> bool {
     match victim {
-        Victim::Scheduler | Victim::Controller | Victim::Runtimed => 1,
-        Victim::Platform if place.pods_outlive_the_api() => 1,
-        Victim::Server | Victim::Platform => 2,
+        Victim::Scheduler | Victim::Controller | Victim::Runtimed => false,
+        Victim::Server => true,
+        Victim::Platform => !place.pods_outlive_the_api(),
+    }
+}
+
+/// At which attempt a Run succeeds.
+fn attempts(place: &impl Hurt, victim: Victim, moment: Moment) -> RangeInclusive<i32> {
+    match moment {
+        _ if !ends_with(place, victim) => 1..=1,
+        Moment::Before => 1..=1,
+        Moment::Running => 2..=2,
+        // Whether its process had begun, or its end was known by then, is a race that nobody sees from outside.
+        Moment::Bound | Moment::Preparing | Moment::Ended => 1..=2,
+        Moment::Retrying | Moment::Cancelling => 1..=1,
     }
 }
 
@@ -189,8 +279,7 @@ async fn pod_deleted<P: Hurt>(cluster: Cluster, place: Arc<P>) -> anyhow::Result
     let now = kube::api::DeleteParams::default().grace_period(0);
     cluster.pods().delete(&first, &now).await?;
     let status = cluster.end("r").await?;
-    check(&status, 2)?;
-    ensure!(status.attempt == Some(2), "a lost Pod costs an attempt: {status:?}");
+    check(&status, 2).context("a lost Pod costs an attempt")?;
     ensure!(status.assigned_pod.as_deref() != Some(first.as_str()), "{status:?}");
     nothing_left(&cluster, place.as_ref()).await
 }
