@@ -27,3 +27,47 @@ pub const SOCKET_FILE: &str = "server.sock";
 pub const TOKEN_FILE: &str = "token";
 /// Environment variable that names the shared folder.
 pub const SOCKET_DIR_ENV: &str = "KRUNTIME_SOCKET_DIR";
+
+/// The socket of a folder, by a name that a socket address has room for (107 bytes, unix(7)) however long the folder's own
+/// path is: `/proc/self/fd/N/server.sock`. Of use to this process only, as long as this lives.
+#[derive(Debug)]
+pub struct SocketName {
+    _folder: std::fs::File,
+    path: std::path::PathBuf,
+}
+
+impl SocketName {
+    /// # Errors
+    /// When the folder cannot be opened.
+    pub fn within(folder: &std::path::Path) -> std::io::Result<Self> {
+        use std::os::fd::AsRawFd as _;
+        let folder = std::fs::File::open(folder)?;
+        let path = format!("/proc/self/fd/{}/{SOCKET_FILE}", folder.as_raw_fd()).into();
+        Ok(Self { _folder: folder, path })
+    }
+
+    /// To bind or to connect to.
+    pub fn path(&self) -> &std::path::Path {
+        &self.path
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::net::{UnixListener, UnixStream};
+
+    use super::*;
+
+    #[test]
+    fn a_socket_has_a_name_however_long_its_folder_is() {
+        let root = tempfile::tempdir().expect("folder");
+        let folder = root.path().join("x".repeat(200));
+        std::fs::create_dir(&folder).expect("folder");
+        assert!(UnixListener::bind(folder.join(SOCKET_FILE)).is_err(), "its own path is too long");
+        let _listener =
+            UnixListener::bind(SocketName::within(&folder).expect("name").path()).expect("listening");
+        assert!(folder.join(SOCKET_FILE).exists());
+        let name = SocketName::within(&folder).expect("name");
+        UnixStream::connect(name.path()).expect("connected");
+    }
+}

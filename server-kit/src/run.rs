@@ -13,10 +13,10 @@ use kruntimes_daemon::{
     AddressError, CancellationToken, Endpoints, HttpError, HttpServer, LoggingError, Metrics, init_logging,
     parse_address, shutdown_signal,
 };
-use kruntimes_proto::SOCKET_FILE;
 use kruntimes_proto::v1::runtime_events_server::RuntimeEventsServer;
 use kruntimes_proto::v1::runtime_server::RuntimeServer;
 use kruntimes_proto::v1::{DescribeResponse, StopCause};
+use kruntimes_proto::{SOCKET_FILE, SocketName};
 use kruntimes_resources::names;
 use tokio::net::{TcpListener, UnixListener, UnixStream};
 use tokio_stream::wrappers::UnixListenerStream;
@@ -351,14 +351,16 @@ impl Listeners {
 /// shares only the group when the images run as different users. The token keeps others out.
 async fn bind_socket(directory: &Path) -> Result<UnixListener, RunError> {
     let path = directory.join(SOCKET_FILE);
+    let cannot_listen = || at(format!("cannot listen on {}", path.display()));
+    let name = SocketName::within(directory).map_err(cannot_listen())?;
     let old = std::fs::symlink_metadata(&path);
     if old.is_ok_and(|metadata| metadata.file_type().is_socket()) {
-        if UnixStream::connect(&path).await.is_ok() {
+        if UnixStream::connect(name.path()).await.is_ok() {
             return Err(RunError::InUse(path));
         }
         std::fs::remove_file(&path).map_err(at(format!("cannot remove {}", path.display())))?;
     }
-    let listener = UnixListener::bind(&path).map_err(at(format!("cannot listen on {}", path.display())))?;
+    let listener = UnixListener::bind(name.path()).map_err(cannot_listen())?;
     let mode = std::fs::Permissions::from_mode(0o660);
     std::fs::set_permissions(&path, mode)
         .map_err(at(format!("cannot set the mode of {}", path.display())))?;

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use hyper_util::rt::TokioIo;
-use kruntimes_proto::{SOCKET_FILE, v1};
+use kruntimes_proto::{SOCKET_FILE, SocketName, v1};
 use tokio::net::UnixStream;
 use tonic::transport::{Channel, Endpoint, Uri};
 
@@ -160,7 +160,10 @@ async fn unix_channel(path: &Path) -> Result<Channel, ConnectError> {
     let path = path.to_owned();
     let connector = tower::service_fn(move |_: Uri| {
         let path = path.clone();
-        async move { UnixStream::connect(path).await.map(TokioIo::new) }
+        async move {
+            let name = SocketName::within(path.parent().unwrap_or(&path))?;
+            UnixStream::connect(name.path()).await.map(TokioIo::new)
+        }
     });
     // The address is not used: the connector knows the way.
     settings(Endpoint::from_static("http://server"))
