@@ -8,6 +8,7 @@
 
 pub mod desired;
 pub mod ids;
+pub mod isolation;
 pub mod liveness;
 pub mod run;
 pub mod runtime_status;

@@ -33,8 +33,10 @@ impl TtlBounds {
     }
 }
 
-/// When `run` is to be deleted; `None`: never. A TTL of 0 keeps, as in the baseline.
-pub fn delete_at(run: Ended, bounds: TtlBounds) -> Option<Timestamp> {
+/// How long after `now` `run` is to be deleted; `None`: never. A TTL of 0 keeps, as in the baseline.
+///
+/// At most the whole TTL: a clock that was ahead of ours when the Run ended does not keep it for longer.
+pub fn delete_in(run: Ended, bounds: TtlBounds, now: Timestamp) -> Option<Duration> {
     let positive = |seconds: Option<i32>| seconds.and_then(|s| u64::try_from(s).ok()).filter(|s| *s > 0);
     let own = if run.ttl.is_some() { positive(run.ttl) } else { positive(bounds.default) };
     let seconds = match (own, positive(bounds.maximum)) {
@@ -42,7 +44,8 @@ pub fn delete_at(run: Ended, bounds: TtlBounds) -> Option<Timestamp> {
         (Some(only), None) | (None, Some(only)) => only,
         (None, None) => return None,
     };
-    Some(run.at.checked_add(Duration::from_secs(seconds)).unwrap_or(Timestamp::MAX))
+    let age = Duration::try_from(now.duration_since(run.at)).unwrap_or_default();
+    Some(Duration::from_secs(seconds).saturating_sub(age))
 }
 
 #[cfg(test)]
@@ -53,7 +56,7 @@ mod tests {
     fn a_run_is_kept_as_long_as_it_and_its_runtime_say() {
         let at = Timestamp::from_second(1000).unwrap();
         let seconds = |ttl, default, maximum| {
-            delete_at(Ended { at, ttl }, TtlBounds { default, maximum }).map(|time| time.as_second() - 1000)
+            delete_in(Ended { at, ttl }, TtlBounds { default, maximum }, at).map(|left| left.as_secs())
         };
         assert_eq!(seconds(None, None, None), None);
         assert_eq!(seconds(Some(0), Some(60), None), None, "0 keeps, whatever the default");
@@ -61,10 +64,12 @@ mod tests {
         assert_eq!(seconds(None, Some(60), None), Some(60));
         assert_eq!(seconds(None, Some(60), Some(30)), Some(30));
         assert_eq!(seconds(Some(0), None, Some(30)), Some(30));
-        assert_eq!(seconds(Some(i32::MAX), None, None), Some(i64::from(i32::MAX)));
-        assert_eq!(
-            delete_at(Ended { at: Timestamp::MAX, ttl: Some(9) }, TtlBounds::default()),
-            Some(Timestamp::MAX)
-        );
+        assert_eq!(seconds(Some(i32::MAX), None, None), Some(i32::MAX.unsigned_abs().into()));
+        let left = |now| {
+            let ended = Ended { at, ttl: Some(9) };
+            delete_in(ended, TtlBounds::default(), Timestamp::from_second(now).unwrap()).unwrap().as_secs()
+        };
+        assert_eq!((left(1004), left(2000)), (5, 0), "what is over is due");
+        assert_eq!(left(0), 9, "an end that lies ahead of us is now");
     }
 }

@@ -5,8 +5,8 @@
 use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::{Event, Pod};
-use kruntimes_api::run::{IsolationAxis, IsolationLevel};
-use kruntimes_api::runtime::{RequiredIsolation, RuntimeSpec};
+use kruntimes_api::run::IsolationAxis;
+use kruntimes_api::runtime::RuntimeSpec;
 use kruntimes_api::{Runtime, names};
 use kruntimes_core::desired::probe_template;
 use kube::api::ObjectMeta;
@@ -293,27 +293,6 @@ pub fn read(log: &str, image: &str, code: Option<i32>, how: &str) -> Result<Foun
         format!("image {image} tells nothing of its place: it ended{code}{how}, its last words: {last}"),
         "only servers of this version's server-kit know --probe: name the image of one with --image",
     ))
-}
-
-/// What is required and not there: axis, wanted, found.
-pub fn unmet(
-    required: &RequiredIsolation,
-    found: &Found,
-) -> Vec<(&'static str, IsolationLevel, IsolationLevel)> {
-    let wanted = [
-        ("limits", required.limits),
-        ("kill", required.kill),
-        ("files", required.files),
-        ("devices", required.devices),
-        ("network", required.network),
-        ("privileges", required.privileges),
-    ];
-    let level = |name: &str| {
-        let axis = found.isolation.iter().find(|axis| axis.held.axis == name);
-        axis.map_or(IsolationLevel::None, |axis| axis.held.level)
-    };
-    let wanted = wanted.into_iter().filter_map(|(axis, wanted)| Some((axis, wanted?, level(axis))));
-    wanted.filter(|(_, wanted, found)| found < wanted).collect()
 }
 
 #[cfg(test)]

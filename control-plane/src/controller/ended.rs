@@ -9,7 +9,7 @@ use kruntimes_api::run::Phase;
 use kruntimes_api::{Reason, Run};
 use kruntimes_core::ids::RunUid;
 use kruntimes_core::schedule::Now;
-use kruntimes_core::ttl::{Ended, TtlBounds, delete_at};
+use kruntimes_core::ttl::{Ended, TtlBounds, delete_in};
 use kube_derive::Resource;
 use serde::Deserialize;
 
@@ -101,14 +101,11 @@ impl EndedRun {
         })
     }
 
-    /// How long after the moment `now` it is to be deleted, at most as long as it is kept at all: a clock that was
-    /// ahead when it ended must not keep it for longer.
+    /// See [`delete_in`].
     fn due_in(&self, bounds: TtlBounds, now: Timestamp) -> Option<Duration> {
         let created = self.metadata.creation_timestamp.as_ref().map(|time| time.0);
         let at = self.status.completion_time.as_ref().map(|time| time.0).or(created)?;
-        let due = delete_at(Ended { at, ttl: self.spec.ttl_seconds_after_finished }, bounds)?;
-        let length = |from: Timestamp| Duration::try_from(due.duration_since(from)).unwrap_or_default();
-        Some(length(now).min(length(at)))
+        delete_in(Ended { at, ttl: self.spec.ttl_seconds_after_finished }, bounds, now)
     }
 }
 

@@ -7,6 +7,7 @@ use futures::StreamExt;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
 use kruntimes_api::{Runtime, names};
+use kruntimes_core::isolation::{Unmet, unmet};
 use kube::ResourceExt;
 use kube::api::{Api, DeleteParams, LogParams, PostParams};
 use serde_json::json;
@@ -223,13 +224,14 @@ async fn remove(session: &Session, name: &str) -> Result<(), Error> {
 fn show(args: &PreflightArgs, plan: &Plan, found: &Found, terminal: &Terminal) -> Result<u8, Error> {
     let runtime = plan.runtime.as_ref();
     let required = runtime.and_then(|runtime| runtime.spec.isolation.as_ref()?.require.clone());
-    let unmet = preflight::unmet(&required.unwrap_or_default(), found);
+    let axes: Vec<_> = found.isolation.iter().map(|axis| axis.held.clone()).collect();
+    let unmet = unmet(&required.unwrap_or_default(), &axes);
     let subject = match plan.profile {
         Some(profile) => json!({"profile": profile.name(), "image": plan.image}),
         None => json!({"runtime": args.runtime, "image": plan.image}),
     };
     let missing =
-        |(axis, wanted, found): &(_, _, _)| json!({"axis": axis, "required": wanted, "found": found});
+        |unmet: &Unmet<'_>| json!({"axis": unmet.axis, "required": unmet.required, "found": unmet.level()});
     let value = json!({
         "pod": subject,
         "found": found,
@@ -240,9 +242,12 @@ fn show(args: &PreflightArgs, plan: &Plan, found: &Found, terminal: &Terminal) -
         None => render::found(found, terminal.out),
     };
     terminal.data(&text)?;
-    for (axis, wanted, found) in &unmet {
+    for unmet in &unmet {
         terminal.warn(&format!(
-            "isolation.require.{axis} of the Runtime is {wanted:?}, and its Pods would give {found:?}: they would take no Runs"
+            "isolation.require.{} of the Runtime is {:?}, and its Pods would give {:?}: they would take no Runs",
+            unmet.axis,
+            unmet.required,
+            unmet.level()
         ));
     }
     Ok(if unmet.is_empty() { exit::OK } else { exit::RUN_FAILED })

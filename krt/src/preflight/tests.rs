@@ -1,4 +1,5 @@
 use k8s_openapi::api::core::v1::PodStatus;
+use kruntimes_api::run::IsolationLevel;
 
 use super::*;
 
@@ -95,16 +96,4 @@ fn what_was_found_is_the_last_line_that_can_be_read() {
     let error = read("error: unexpected argument '--probe' found\n", "old:1", Some(2), "Error").unwrap_err();
     assert!(error.to_string().contains("old:1") && error.to_string().contains("'--probe'"), "{error}");
     assert!(error.hint().unwrap().contains("--image"));
-}
-
-#[test]
-fn what_is_required_is_held_against_what_was_found() {
-    let found = read(&LINE.replace('\n', ""), "i", Some(0), "").unwrap();
-    let hard = Some(IsolationLevel::Hard);
-    let required =
-        RequiredIsolation { limits: hard, files: hard, kill: hard, ..RequiredIsolation::default() };
-    let missing = unmet(&required, &found);
-    let (none, soft, hard) = (IsolationLevel::None, IsolationLevel::Soft, IsolationLevel::Hard);
-    assert_eq!(missing, [("limits", hard, soft), ("kill", hard, none)]);
-    assert!(unmet(&RequiredIsolation::default(), &found).is_empty());
 }

@@ -6,9 +6,10 @@ use std::time::Duration;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
 use kruntimes_api::names::{HEARTBEAT_REASON, RUNTIMED_READY};
-use kruntimes_api::run::{IsolationAxis, IsolationLevel};
+use kruntimes_api::run::IsolationAxis;
 use kruntimes_api::runtime::RequiredIsolation;
 use kruntimes_core::ids::PodRef;
+use kruntimes_core::isolation::unmet;
 use kruntimes_proto::v1;
 use kube::Api;
 use kube::api::{Patch, PatchParams};
@@ -84,30 +85,19 @@ fn missing_isolation(
 ) -> Option<String> {
     let given: Vec<IsolationAxis> =
         describe.and_then(|describe| describe.isolation.as_ref()).map(isolation_axes).unwrap_or_default();
-    let wanted = [
-        ("limits", required.limits),
-        ("kill", required.kill),
-        ("files", required.files),
-        ("devices", required.devices),
-        ("network", required.network),
-        ("privileges", required.privileges),
-    ];
-    for (axis, wanted) in wanted {
-        let Some(wanted) = wanted else { continue };
-        let found = given.iter().find(|given| given.axis == axis);
-        let level = found.map_or(IsolationLevel::None, |found| found.level);
-        if level < wanted {
-            let why = match found {
-                Some(found) if !found.reason.is_empty() => found.reason.clone(),
-                Some(_) => "the server gives no reason".into(),
-                None => "the server does not report this axis".into(),
-            };
-            return Some(format!(
-                "isolation.require.{axis} is {wanted:?} but this Pod gives {level:?}: {why}"
-            ));
-        }
-    }
-    None
+    let unmet = unmet(required, &given);
+    let first = unmet.first()?;
+    let why = match first.given {
+        Some(given) if !given.reason.is_empty() => &given.reason,
+        Some(_) => "the server gives no reason",
+        None => "the server does not report this axis",
+    };
+    Some(format!(
+        "isolation.require.{} is {:?} but this Pod gives {:?}: {why}",
+        first.axis,
+        first.required,
+        first.level()
+    ))
 }
 
 /// Keeps the condition true to the state until `stop`; then it has been written a last time.

@@ -1,3 +1,5 @@
+use kruntimes_api::run::IsolationLevel;
+
 use super::*;
 use crate::server::Instance;
 use kruntimes_core::ids::PodUid;

@@ -106,7 +106,7 @@ impl Target {
         if let Err(source) = std::fs::symlink_metadata(&path) {
             return Err(ConnectError::Socket { path, source });
         }
-        let channel = unix_channel(&path).await?;
+        let channel = unix_channel(dir).await?;
         let proof = match self.prove(&channel).await {
             Err(AuthError::Unknown | AuthError::Impostor) => {
                 self.renew_token(dir)?;
@@ -114,7 +114,7 @@ impl Target {
             }
             other => other?,
         };
-        let logs = unix_channel(&path).await?;
+        let logs = unix_channel(dir).await?;
         Ok(native::connect(channel, logs, proof).await?)
     }
 
@@ -155,13 +155,13 @@ fn is_unimplemented(error: &CallError) -> bool {
     error.answered && error.code == tonic::Code::Unimplemented
 }
 
-async fn unix_channel(path: &Path) -> Result<Channel, ConnectError> {
-    let target = path.display().to_string();
-    let path = path.to_owned();
+async fn unix_channel(folder: &Path) -> Result<Channel, ConnectError> {
+    let target = folder.join(SOCKET_FILE).display().to_string();
+    let folder = folder.to_owned();
     let connector = tower::service_fn(move |_: Uri| {
-        let path = path.clone();
+        let folder = folder.clone();
         async move {
-            let name = SocketName::within(path.parent().unwrap_or(&path))?;
+            let name = SocketName::within(&folder)?;
             UnixStream::connect(name.path()).await.map(TokioIo::new)
         }
     });
