@@ -8,6 +8,7 @@
 mod pods;
 mod programs;
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -18,7 +19,7 @@ use futures::{StreamExt as _, TryStreamExt as _, stream};
 use k8s_openapi::api::core::v1::Namespace;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kruntimes_api::{Run, RunSpec, Runtime, crds, run::Source};
-use kube::api::PostParams;
+use kube::api::{ListParams, PostParams};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Api, Client, Config, ResourceExt as _};
 use serde_json::json;
@@ -58,6 +59,8 @@ const FEW: usize = 10;
 /// Lengths of the queue at which memory is read, in quarters of the whole.
 const QUARTERS: usize = 4;
 const DEADLINE: Duration = Duration::from_secs(1200);
+/// Without a single end for so long, the queue does not drain.
+const STALL: Duration = Duration::from_secs(90);
 
 pub async fn run(args: Args) -> Result<()> {
     eprintln!("starting an API server");
@@ -232,6 +235,24 @@ async fn queue(
     Ok(())
 }
 
+/// The Runs that have not ended, in words: how many by phase and reason, with an example of each.
+async fn unfinished(client: &Client) -> Result<String> {
+    let runs: Api<Run> = Api::all(client.clone());
+    let mut found = BTreeMap::<String, (usize, String)>::new();
+    for run in runs.list(&ListParams::default()).await? {
+        let status = run.status.clone().unwrap_or_default();
+        let phase = status.phase.unwrap_or_default();
+        if !phase.is_terminal() {
+            let kind = format!("{phase} {}", status.reason.map_or("", |reason| reason.as_str()));
+            let pod = status.assigned_pod.unwrap_or_default();
+            let example = format!("{}/{} on {pod:?}", run.namespace().unwrap_or_default(), run.name_any());
+            found.entry(kind).or_insert((0, example)).0 += 1;
+        }
+    }
+    let words = found.iter().map(|(kind, (count, example))| format!("{count} {kind} (as {example})"));
+    Ok(words.collect::<Vec<_>>().join(", "))
+}
+
 /// Lets the Pods take Runs until all have ended.
 async fn drain(
     client: &Client,
@@ -248,8 +269,12 @@ async fn drain(
     let fair = Arc::new(AtomicUsize::new(0));
     let mut marks = Vec::new();
     let mut late = None;
+    let (mut before_this, mut moved) = (0, Instant::now());
     loop {
         let ended = fleet.finished() - base - fair.load(Ordering::Relaxed);
+        if ended != before_this {
+            (before_this, moved) = (ended, Instant::now());
+        }
         while marks.len() < QUARTERS && ended >= args.runs * (marks.len() + 1) / QUARTERS {
             marks.push(start.elapsed().as_secs_f64());
             eprintln!("{ended} have ended after {:.0} s", start.elapsed().as_secs_f64());
@@ -266,8 +291,14 @@ async fn drain(
         if let Some(error) = fleet.trouble() {
             bail!("a simulated Pod failed when {ended} of {} Runs had ended: {error}", args.runs);
         }
-        if start.elapsed() > DEADLINE {
-            bail!("{ended} of {} Runs have ended after {DEADLINE:?}", args.runs);
+        if start.elapsed() > DEADLINE || moved.elapsed() > STALL {
+            let left = unfinished(client).await?;
+            bail!(
+                "{ended} of {} Runs have ended after {:.0} s, the last {:.0} s ago; not ended: {left}",
+                args.runs,
+                start.elapsed().as_secs_f64(),
+                moved.elapsed().as_secs_f64()
+            );
         }
         tokio::time::sleep(Duration::from_millis(50)).await;
     }

@@ -20,6 +20,7 @@ use common::job;
 use common::place::{Placed, Rights};
 use kruntimes_proto::v1::watch_event::Event;
 use kruntimes_proto::v1::{ExecuteRequest, IsolationLevel, WatchEvent, WatchRequest};
+use serde_json::json;
 use tonic::Streaming;
 
 const PROGRAM: &str = "/bin/true";
@@ -29,6 +30,8 @@ const LIMITS: &[(&str, &str)] = &[("memory", "64Mi"), ("pids", "24"), ("cpu", "1
 const FLOOR: &str = "files=directory,devices=variables,privileges=no-new-privs";
 /// Turns of the measurement: what else the machine does then hits all sides.
 const TURNS: usize = 5;
+/// What a server and what forks its supervisors may grow by in a soak.
+const GROWTH_MIB: f64 = 5.0;
 /// Executions under way at once when throughput is measured.
 const WIDTH: usize = 32;
 
@@ -69,6 +72,7 @@ impl Figures {
 async fn main() {
     let args = Args::parse();
     let mut figures = Figures::default();
+    let mut clean = true;
     for level in &args.level {
         let Some(mut bench) = Bench::start(*level).await else { continue };
         if args.runs > 0 {
@@ -76,11 +80,12 @@ async fn main() {
             bench.throughput(args.runs, &mut figures).await;
         }
         if args.soak > 0 {
-            bench.soak(args.soak, &mut figures).await;
+            clean &= bench.soak(args.soak, &mut figures).await;
         }
         bench.placed.end().await;
     }
     figures.print();
+    assert!(clean, "the soak left something or grew: see above");
 }
 
 /// A server at one level.
@@ -237,8 +242,8 @@ impl Bench {
         }
     }
 
-    /// What a server has before and after very many executions.
-    async fn soak(&mut self, runs: usize, figures: &mut Figures) {
+    /// What a server has before and after very many executions; whether that is the same.
+    async fn soak(&mut self, runs: usize, figures: &mut Figures) -> bool {
         self.many(2000.min(runs)).await;
         let before = self.settled(|_| true).await;
         let start = Instant::now();
@@ -248,10 +253,12 @@ impl Bench {
         eprintln!("soak: before {before:?}\nsoak: after  {after:?}");
         #[allow(clippy::cast_precision_loss, reason = "counts and a few MiB")]
         {
+            let leaks = after.leaks_beside(&before);
+            let grown = (after.resident as f64 - before.resident as f64) / f64::from(1 << 20);
             figures.add(self.name("soak_runs"), runs as f64);
-            figures.add(self.name("soak_leaks"), after.leaks_beside(&before) as f64);
-            let grown = after.resident as f64 - before.resident as f64;
-            figures.add(self.name("soak_rss_growth_mib"), grown / f64::from(1 << 20));
+            figures.add(self.name("soak_leaks"), leaks as f64);
+            figures.add(self.name("soak_rss_growth_mib"), grown);
+            leaks == 0 && grown <= GROWTH_MIB
         }
     }
 
@@ -296,7 +303,7 @@ impl Inventory {
             zombies: tree.iter().filter(zombie).count(),
             mounts: mounts.lines().count(),
             folders: entries(&placed.server.work_dir()),
-            resident: common::resident(server),
+            resident: common::resident(server) + common::resident(common::children(server)[0]),
         }
     }
 
@@ -369,10 +376,14 @@ impl Runc {
         said.map_err(|error| format!("runc: {error}"))?;
         let path = bundle.path().join("config.json");
         let spec = std::fs::read_to_string(&path).map_err(|error| format!("runc spec: {error}"))?;
-        let spec = spec
-            .replace("\"terminal\": true", "\"terminal\": false")
-            .replace("\"sh\"", &format!("\"{PROGRAM}\""));
-        std::fs::write(&path, spec).map_err(|error| error.to_string())?;
+        let mut spec: serde_json::Value = serde_json::from_str(&spec).map_err(|error| error.to_string())?;
+        spec["process"]["terminal"] = json!(false);
+        spec["process"]["args"] = json!([PROGRAM]);
+        // As `LIMITS`.
+        spec["linux"]["resources"]["memory"] = json!({"limit": 64 << 20});
+        spec["linux"]["resources"]["pids"] = json!({"limit": 24});
+        spec["linux"]["resources"]["cpu"] = json!({"quota": 100_000, "period": 100_000});
+        std::fs::write(&path, spec.to_string()).map_err(|error| error.to_string())?;
         let root = bundle.path().join("rootfs");
         let script = r#"set -e; mkdir -p "$1"; cd "$1"; mkdir -p usr/bin usr/lib usr/lib64; ln -s usr/bin usr/lib usr/lib64 .
             for file in "$2" $(ldd "$2" | grep -o '/[^ )]*'); do mkdir -p ".${file%/*}"; cp "$file" ".$file"; done"#;

@@ -209,7 +209,9 @@ impl Drive {
                     tracing::debug!(id = self.run.job().id, pid, "started");
                     self.engine.decide(|table| ((), table.started(self.slot, at)));
                 }
-                Event::Report(Some(Report::Sampled(counters))) => self.sampled(&mut started, counters),
+                Event::Report(Some(Report::Sampled { wall, counters })) => {
+                    self.sampled(&mut started, wall, counters);
+                }
                 Event::Report(last) => break last,
                 Event::Command(Command::Order(order)) => {
                     if order == Order::Sample {
@@ -242,14 +244,15 @@ impl Drive {
         self.engine.decide(|table| ((), table.exceeded(self.slot, breach)));
     }
 
-    fn sampled(&self, started: &mut Started, counters: Counters) {
+    fn sampled(&self, started: &mut Started, wall: u64, counters: Counters) {
         if let Some(breach) = started.police.sampled(&counters) {
             self.broken(breach);
         }
         if started.samples.pop_front().unwrap_or(true) {
             self.leased.iter().for_each(Leased::sample);
             let group = started.confinement.leaf.as_ref().map(Leaf::counters).unwrap_or_default();
-            let measured = Measured { rusage: Some(counters), group, storage_peak: started.police.storage() };
+            let storage_peak = started.police.storage();
+            let measured = Measured { wall: Some(wall), rusage: Some(counters), group, storage_peak };
             self.engine.decide(|table| ((), table.sampled(self.slot, measured)));
         }
     }
@@ -286,7 +289,8 @@ impl Drive {
             let actions = match last {
                 Some(Report::Ended(end)) => {
                     let end = Ended { proven: end.proven && proven, ..end };
-                    let measured = Measured { rusage: Some(end.counters), group, storage_peak };
+                    let (wall, rusage) = (Some(end.wall), Some(end.counters));
+                    let measured = Measured { wall, rusage, group, storage_peak };
                     table.ended(slot, Found { end, measured, breach })
                 }
                 Some(Report::StartFailed { at, step, errno }) => {

@@ -248,10 +248,9 @@ impl Engine {
 
     /// An execution as it is now, with what it holds.
     fn told(&self, id: &ExecutionId, entry: &Entry<Arc<Run>>) -> StatusResponse {
-        let now = unix_micros();
-        let mut status = status::status(id, entry, self.isolation(&entry.payload), now);
+        let mut status = status::status(id, entry, self.isolation(&entry.payload));
         if let Some(allocation) = entry.payload.allocation.get() {
-            allocation.tell(&mut status, now);
+            allocation.tell(&mut status, unix_micros());
         }
         status
     }

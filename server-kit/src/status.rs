@@ -6,12 +6,7 @@ use crate::table::{Entry, ExecutionId, Outcome, State};
 use crate::usage;
 
 /// Without output tails and without an isolation record: those are the caller's to add.
-pub(crate) fn status<P>(
-    id: &ExecutionId,
-    entry: &Entry<P>,
-    isolation: &Isolation,
-    now: i64,
-) -> StatusResponse {
+pub(crate) fn status<P>(id: &ExecutionId, entry: &Entry<P>, isolation: &Isolation) -> StatusResponse {
     let mut status = StatusResponse {
         id: id.as_str().to_owned(),
         attempt: entry.fence.attempt,
@@ -25,7 +20,7 @@ pub(crate) fn status<P>(
             status.set_state(ExecutionState::Running);
             status.started_at = *started_at;
             status.isolation = Some(isolation.clone());
-            status.usage = sample.as_ref().map(|sample| usage::record(*started_at, now, sample, false));
+            status.usage = sample.as_ref().map(|sample| usage::record(sample, false));
         }
         State::Finished(outcome) => finished(&mut status, outcome, isolation),
     }
@@ -42,9 +37,8 @@ fn finished(status: &mut StatusResponse, outcome: &Outcome, isolation: &Isolatio
     status.started_at = outcome.started_at;
     status.finished_at = outcome.finished_at;
     if outcome.started_at > 0 {
-        let (from, until) = (outcome.started_at, outcome.finished_at);
         status.isolation = Some(isolation.clone());
-        status.usage = Some(usage::record(from, until, &outcome.measured, outcome.proven));
+        status.usage = Some(usage::record(&outcome.measured, outcome.proven));
     }
 }
 

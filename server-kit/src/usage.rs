@@ -8,6 +8,8 @@ use crate::supervisor::wire::Counters;
 /// What is known of one attempt, by where it is known from.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Measured {
+    /// Microseconds from the start of its process to its end, or so far.
+    pub wall: Option<u64>,
     /// From the supervisor; absent when that was killed.
     pub rusage: Option<Counters>,
     /// From its control groups; empty where it has none.
@@ -16,7 +18,7 @@ pub(crate) struct Measured {
     pub storage_peak: Option<u64>,
 }
 
-/// Source of figures from the two clock readings of a supervisor.
+/// Source of figures from two readings of a clock.
 const CLOCK: &str = "clock";
 /// Source of figures from the counters of the attempt's own control groups: everything that ran in them.
 const CGROUP: &str = "cgroup";
@@ -52,6 +54,7 @@ fn rusage(measured: &Measured, value: fn(&Counters) -> u64) -> Option<u64> {
 }
 
 const KNOWN: &[Known] = &[
+    Known { name: "wall_seconds", unit: "s", sources: &[(CLOCK, |m| seconds(m.wall))] },
     Known {
         name: "cpu_user_seconds",
         unit: "s",
@@ -90,20 +93,15 @@ const KNOWN: &[Known] = &[
     Known { name: "pids_peak", unit: "1", sources: &[(CGROUP, |m| plain(m.group.pids_peak))] },
     Known { name: "storage_peak_bytes", unit: "bytes", sources: &[(SAMPLED, |m| plain(m.storage_peak))] },
 ];
-const WALL: &str = "wall_seconds";
 
-/// The record. `until` is the end, or now; times in Unix microseconds. `proven` is false when processes
-/// may be left whose share is missing.
-pub(crate) fn record(started_at: i64, until: i64, measured: &Measured, proven: bool) -> Usage {
-    #[allow(clippy::cast_precision_loss, reason = "a duration in microseconds is far below 2^53")]
-    let wall = until.saturating_sub(started_at).max(0) as f64 / 1e6;
-    let mut figures = vec![figure(WALL, wall, "s", CLOCK)];
-    figures.extend(KNOWN.iter().filter_map(|known| {
+/// The record. `proven` is false when processes may be left whose share is missing.
+pub(crate) fn record(measured: &Measured, proven: bool) -> Usage {
+    let figures = KNOWN.iter().filter_map(|known| {
         let mut values = known.sources.iter().map(|(source, value)| (*source, value(measured)));
         values.find_map(|(source, value)| Some(figure(known.name, value?, known.unit, source)))
-    }));
+    });
     let unknown = measured.rusage.is_none() && measured.group.user.is_none();
-    Usage { figures, incomplete: unknown || !proven }
+    Usage { figures: figures.collect(), incomplete: unknown || !proven }
 }
 
 fn figure(name: &str, value: f64, unit: &str, source: &str) -> Figure {
@@ -118,8 +116,9 @@ fn figure(name: &str, value: f64, unit: &str, source: &str) -> Figure {
 
 /// What Describe says about the figures above, where Runs have groups that count like `group`.
 pub(crate) fn sources(group: GroupCounters) -> Vec<AccountingSource> {
-    let anything = Measured { rusage: Some(Counters::default()), group, storage_peak: Some(0) };
-    let usage = record(0, 0, &anything, true);
+    let anything =
+        Measured { wall: Some(0), rusage: Some(Counters::default()), group, storage_peak: Some(0) };
+    let usage = record(&anything, true);
     usage.figures.into_iter().map(|f| AccountingSource { figure: f.name, source: f.source }).collect()
 }
 
@@ -128,13 +127,18 @@ mod tests {
     use super::*;
 
     fn measured(counters: Counters) -> Measured {
-        Measured { rusage: Some(counters), storage_peak: Some(7), ..Measured::default() }
+        Measured {
+            wall: Some(2_500_000),
+            rusage: Some(counters),
+            storage_peak: Some(7),
+            ..Measured::default()
+        }
     }
 
     #[test]
     fn every_figure_is_announced_with_its_source() {
         let counters = Counters { user: 1_500_000, peak_bytes: 4096, ..Counters::default() };
-        let usage = record(1_000_000, 3_500_000, &measured(counters), true);
+        let usage = record(&measured(counters), true);
         let told: Vec<_> = usage.figures.iter().map(|f| (f.name.clone(), f.source.clone())).collect();
         let announced = sources(GroupCounters::default()).into_iter().map(|s| (s.figure, s.source));
         assert_eq!(told, announced.collect::<Vec<_>>());
@@ -149,7 +153,7 @@ mod tests {
         let group = GroupCounters { user: Some(3_000_000), pids_peak: Some(4), ..GroupCounters::default() };
         let both =
             Measured { group, ..measured(Counters { user: 1, system: 2_000_000, ..Counters::default() }) };
-        let usage = record(0, 1, &both, true);
+        let usage = record(&both, true);
         let told = |name: &str| {
             let figure = usage.figures.iter().find(|f| f.name == name);
             figure.map(|f| (f.value, f.source.as_str()))
@@ -162,9 +166,9 @@ mod tests {
 
     #[test]
     fn a_record_without_counters_says_that_it_misses_something() {
-        assert!(record(0, 1, &Measured::default(), true).incomplete);
-        assert!(record(0, 1, &measured(Counters::default()), false).incomplete);
+        assert!(record(&Measured::default(), true).incomplete);
+        assert!(record(&measured(Counters::default()), false).incomplete);
         let group = GroupCounters { user: Some(1), ..GroupCounters::default() };
-        assert!(!record(0, 1, &Measured { group, ..Measured::default() }, true).incomplete);
+        assert!(!record(&Measured { group, ..Measured::default() }, true).incomplete);
     }
 }

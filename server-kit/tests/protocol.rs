@@ -53,6 +53,20 @@ async fn a_run_from_start_to_forget() {
 }
 
 #[tokio::test]
+async fn a_short_run_lasted_no_less_than_its_processor_time() {
+    let mut server = TestServer::start(&["--cgroup-parent=none"]).await;
+    for number in 0..20 {
+        let id = format!("run-{number}");
+        server.execute(job(&id, &["/bin/true"])).await.expect("accepted");
+        let usage = server.end(&id).await.usage.expect("usage");
+        let figure = |name: &str| usage.figures.iter().find(|f| f.name == name).expect("figure").value;
+        let (wall, user, system) =
+            (figure("wall_seconds"), figure("cpu_user_seconds"), figure("cpu_system_seconds"));
+        assert!(wall >= user + system, "{wall} s for {user} and {system}");
+    }
+}
+
+#[tokio::test]
 async fn the_same_attempt_starts_once_and_newer_ones_wait_for_its_end() {
     let mut server = TestServer::start(&[]).await;
     let file = server.work_dir().join("starts");

@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io::{Read as _, Seek as _};
 use std::os::fd::{AsFd, OwnedFd};
+use std::time::Instant;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::resource::{UsageWho, getrusage};
@@ -23,6 +24,7 @@ use super::wire::{Counters, Ended, IN_MESSAGE, INLINE_JOB, JobRef, LEASED, Order
 #[derive(Clone, Copy)]
 struct Exit {
     at: i64,
+    wall: u64,
     code: i32,
     signal: i32,
 }
@@ -44,11 +46,11 @@ pub(super) fn supervise(control: &OwnedFd, once: &Once) -> i32 {
     let _lease = if buffer[0] & LEASED == 0 { None } else { fds.pop() };
     buffer[0] &= !LEASED;
     let report = match start(&buffer[..length], fds, ahead, &mut stack) {
-        Ok(Started { pid, crusher, _fds }) => {
+        Ok(Started { since, pid, crusher, _fds }) => {
             drop((buffer, stack));
             let _ = send(control, &Report::Started { at: unix_micros(), pid: pid.as_raw() }.encode(), &[]);
             Report::Ended(
-                Watcher { control, events, command: pid, crusher, exit: None, stopped: false }.run(),
+                Watcher { control, events, since, command: pid, crusher, exit: None, stopped: false }.run(),
             )
         }
         Err(StartError { step, errno }) => Report::StartFailed { at: unix_micros(), step, errno },
@@ -59,6 +61,8 @@ pub(super) fn supervise(control: &OwnedFd, once: &Once) -> i32 {
 
 /// A command that runs.
 struct Started {
+    /// Just before its process was made.
+    since: Instant,
     pid: Pid,
     crusher: Option<Crusher>,
     /// Those that `crusher` names.
@@ -102,14 +106,16 @@ fn start(
     let fence = ahead.and_then(|ahead| ahead.admit(&fence, [stdout.as_fd(), stderr.as_fd()]));
     let fence = fence.map_err(unfenced)?;
     let stdio = [stdin.as_fd(), stdout.as_fd(), stderr.as_fd()];
+    let since = Instant::now();
     let pid = command::start(&job, &mut steps, &fence, stdio, stack)?;
     let crusher = steps.iter().find_map(|(_, step)| step.crusher());
-    Ok(Started { pid, crusher, _fds: fds })
+    Ok(Started { since, pid, crusher, _fds: fds })
 }
 
 struct Watcher<'a> {
     control: &'a OwnedFd,
     events: SignalFd,
+    since: Instant,
     command: Pid,
     crusher: Option<Crusher>,
     exit: Option<Exit>,
@@ -138,25 +144,30 @@ impl Watcher<'_> {
             }
         }
         let mut exit = self.exit;
-        let command = self.command;
-        let (_, proven) =
-            tree::end(&self.events, self.crusher, |_| false, |status| note(&mut exit, command, status));
+        let (since, command) = (self.since, self.command);
+        let (_, proven) = tree::end(
+            &self.events,
+            self.crusher,
+            |_| false,
+            |status| note(&mut exit, since, command, status),
+        );
         // A command that resists SIGKILL has not ended: said as killed, without proof.
-        let exit = exit.unwrap_or(Exit { at: unix_micros(), code: 0, signal: Signal::SIGKILL as i32 });
+        let exit = exit.unwrap_or_else(|| Exit::now(since, 0, Signal::SIGKILL as i32));
         Ended {
             at: exit.at,
             code: exit.code,
             signal: exit.signal,
             stopped: self.stopped,
             proven,
+            wall: exit.wall,
             counters: reaped_counters(),
         }
     }
 
     fn reap(&mut self) -> Children {
         while let Ok(Some(_)) = self.events.read_signal() {}
-        let (exit, command) = (&mut self.exit, self.command);
-        tree::reap(|status| note(exit, command, status))
+        let (exit, since, command) = (&mut self.exit, self.since, self.command);
+        tree::reap(|status| note(exit, since, command, status))
     }
 
     /// Whether the command has not ended yet. One that has, and waits to be reaped, still takes signals,
@@ -183,7 +194,11 @@ impl Watcher<'_> {
                 true
             }
             Ok(Order::Sample) => {
-                let _ = send(self.control, &Report::Sampled(living_counters()).encode(), &[]);
+                let _ = send(
+                    self.control,
+                    &Report::Sampled { wall: micros_since(self.since), counters: living_counters() }.encode(),
+                    &[],
+                );
                 true
             }
             Ok(Order::Kill) | Err(_) => false,
@@ -196,15 +211,24 @@ fn ends(signal: Signal) -> bool {
     matches!(signal, Signal::SIGTERM | Signal::SIGKILL)
 }
 
-fn note(exit: &mut Option<Exit>, command: Pid, status: WaitStatus) {
-    let at = unix_micros();
+impl Exit {
+    fn now(since: Instant, code: i32, signal: i32) -> Self {
+        Self { at: unix_micros(), wall: micros_since(since), code, signal }
+    }
+}
+
+fn note(exit: &mut Option<Exit>, since: Instant, command: Pid, status: WaitStatus) {
     match status {
-        WaitStatus::Exited(pid, code) if pid == command => *exit = Some(Exit { at, code, signal: 0 }),
+        WaitStatus::Exited(pid, code) if pid == command => *exit = Some(Exit::now(since, code, 0)),
         WaitStatus::Signaled(pid, signal, _) if pid == command => {
-            *exit = Some(Exit { at, code: 0, signal: signal as i32 });
+            *exit = Some(Exit::now(since, 0, signal as i32));
         }
         _ => {}
     }
+}
+
+fn micros_since(then: Instant) -> u64 {
+    u64::try_from(then.elapsed().as_micros()).unwrap_or(u64::MAX)
 }
 
 /// What all reaped descendants used. `getrusage(2)`: block counts are in units of 512 bytes.

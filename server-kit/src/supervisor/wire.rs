@@ -81,7 +81,10 @@ pub(crate) enum Report {
         step: StartStep,
         errno: i32,
     },
-    Sampled(Counters),
+    Sampled {
+        wall: u64,
+        counters: Counters,
+    },
     /// Everything was reaped; the supervisor is gone.
     Ended(Ended),
 }
@@ -99,6 +102,9 @@ pub(crate) struct Ended {
     pub stopped: bool,
     /// The kernel said that no child is left (`ECHILD`).
     pub proven: bool,
+    /// Microseconds from just before the command's process was made to `at`, by the monotonic clock: longer than
+    /// from the report of its start, which may come late.
+    pub wall: u64,
     pub counters: Counters,
 }
 
@@ -211,11 +217,11 @@ impl Report {
             Self::StartFailed { at, step, errno } => {
                 Writer::new(2).i64(at).i32(step.to_raw()).i32(errno).done()
             }
-            Self::Sampled(counters) => Writer::new(3).counters(counters).done(),
+            Self::Sampled { wall, counters } => Writer::new(3).u64(wall).counters(counters).done(),
             Self::Ended(end) => {
                 let flags = i32::from(end.stopped) | i32::from(end.proven) << 1;
                 let writer = Writer::new(4).i64(end.at).i32(end.code).i32(end.signal).i32(flags);
-                writer.counters(end.counters).done()
+                writer.u64(end.wall).counters(end.counters).done()
             }
         }
     }
@@ -229,13 +235,13 @@ impl Report {
                     step: StartStep::from_raw(reader.i32()?)?,
                     errno: reader.i32()?,
                 },
-                3 => Self::Sampled(reader.counters()?),
+                3 => Self::Sampled { wall: reader.u64()?, counters: reader.counters()? },
                 4 => {
                     let (at, code, signal, flags) =
                         (reader.i64()?, reader.i32()?, reader.i32()?, reader.i32()?);
-                    let counters = reader.counters()?;
+                    let (wall, counters) = (reader.u64()?, reader.counters()?);
                     let (stopped, proven) = (flags & 1 != 0, flags & 2 != 0);
-                    Self::Ended(Ended { at, code, signal, stopped, proven, counters })
+                    Self::Ended(Ended { at, code, signal, stopped, proven, wall, counters })
                 }
                 _ => return None,
             })
@@ -313,10 +319,14 @@ impl Writer {
         self
     }
 
+    fn u64(self, value: u64) -> Self {
+        self.i64(value.cast_signed())
+    }
+
     fn counters(self, c: Counters) -> Self {
         [c.user, c.system, c.peak_bytes, c.read_bytes, c.write_bytes, c.resident_bytes, c.tasks]
             .into_iter()
-            .fold(self, |writer, value| writer.i64(value.cast_signed()))
+            .fold(self, Self::u64)
     }
 
     fn done(self) -> Vec<u8> {
@@ -347,8 +357,12 @@ impl<'a> Reader<'a> {
         self.take().map(i64::from_le_bytes)
     }
 
+    fn u64(&mut self) -> Option<u64> {
+        self.i64().map(i64::cast_unsigned)
+    }
+
     fn counters(&mut self) -> Option<Counters> {
-        let mut next = || self.i64().map(i64::cast_unsigned);
+        let mut next = || self.u64();
         Some(Counters {
             user: next()?,
             system: next()?,

@@ -26,13 +26,13 @@ fn strings() -> impl Strategy<Value = Vec<CString>> {
 proptest! {
     #[test]
     fn reports_round_trip(at in any::<i64>(), code in any::<i32>(), signal in any::<i32>(),
-                          stopped in any::<bool>(), proven in any::<bool>(), counters in counters(), step in prop_oneof![0..5, 16..22]) {
+                          stopped in any::<bool>(), proven in any::<bool>(), wall in any::<u64>(), counters in counters(), step in prop_oneof![0..5, 16..22]) {
         let step = StartStep::from_raw(step).expect("a step");
         for report in [
             Report::Started { at, pid: code },
             Report::StartFailed { at, step, errno: code },
-            Report::Sampled(counters),
-            Report::Ended(Ended { at, code, signal, stopped, proven, counters }),
+            Report::Sampled { wall, counters },
+            Report::Ended(Ended { at, code, signal, stopped, proven, wall, counters }),
         ] {
             let bytes = report.encode();
             prop_assert!(bytes.len() <= MAX_MESSAGE);

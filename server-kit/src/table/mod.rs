@@ -178,7 +178,9 @@ impl<P: Clone> Table<P> {
             State::Running { started_at, sample, .. } => (*started_at, sample.as_deref().copied()),
             State::Finished(_) => return Vec::new(),
         };
-        let measured = Measured { group, ..sample.unwrap_or_default() };
+        // By the only readings that there are.
+        let wall = u64::try_from(at - started_at).ok();
+        let measured = Measured { wall, group, ..sample.unwrap_or_default() };
         let message = "the supervisor of this execution was killed".to_owned();
         let cause = StopCause::ServerLost;
         let signal = nix::libc::SIGKILL;
