@@ -24,6 +24,9 @@ pub struct Args {
     /// Kubernetes of the suite `api`, such as 1.32.13, built once [default: the version of the suite `node`]
     #[arg(long, value_name = "VERSION")]
     kubernetes: Option<String>,
+    /// Run up to three tests of a suite that failed once more, alone; those that then pass are named as unsteady and fail nothing
+    #[arg(long)]
+    again: bool,
     /// For the test programs, for instance a part of a test's name
     #[arg(last = true)]
     filter: Vec<String>,
@@ -56,7 +59,7 @@ pub fn run(workspace: &Workspace, args: &Args) -> Result<ExitCode> {
         eprintln!("unit: every package's own tests");
         // Doc tests are tests of the examples in the documentation.
         let words = ["test", "--locked", "--workspace", "--no-fail-fast"];
-        report.add(suite(&words, &[], &args.filter)?);
+        report.add(args.suite(&words, &[], &args.filter)?);
     }
     let places = [
         (Suite::Local, "local: the behaviour of the whole on the local platform", LOCAL),
@@ -80,7 +83,7 @@ pub fn run(workspace: &Workspace, args: &Args) -> Result<ExitCode> {
                     filter.push("a_real_api_server".to_owned());
                 }
             }
-            report.add(suite(&[&words, targets].concat(), &set_up, &filter)?);
+            report.add(args.suite(&[&words, targets].concat(), &set_up, &filter)?);
         }
     }
     if chosen(Suite::Vm) {
@@ -91,6 +94,20 @@ pub fn run(workspace: &Workspace, args: &Args) -> Result<ExitCode> {
     let unexpected = skips::unexpected(&report.skipped, &allowed);
     close(&report, &unexpected, start);
     Ok(if report.is_good() && unexpected.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+impl Args {
+    /// Runs test programs, with what failed once more where that is wanted.
+    fn suite(&self, words: &[&str], set_up: &[(&str, PathBuf)], filter: &[String]) -> Result<Report> {
+        let first = suite(words, set_up, filter)?;
+        if !self.again {
+            return Ok(first);
+        }
+        first.once_more(|test| {
+            eprintln!("once more: {test}");
+            suite(words, set_up, &["--exact".to_owned(), test.to_owned()])
+        })
+    }
 }
 
 /// What the suites of the whole need: our programs and a stock kubectl.
@@ -141,6 +158,9 @@ fn close(report: &Report, unexpected: &[&report::Skipped], start: Instant) {
         let word =
             if unexpected.contains(&skipped) { "SKIPPED, NOT EXPECTED" } else { "skipped, as expected" };
         println!("{word}: {}: {}", skipped.test, skipped.reason);
+    }
+    for test in &report.unsteady {
+        println!("UNSTEADY: {test} failed, and passed when it was run once more");
     }
     if !unexpected.is_empty() {
         println!(

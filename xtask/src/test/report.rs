@@ -16,6 +16,10 @@ pub struct Report {
     pub programs: usize,
     pub passed: usize,
     pub failed: usize,
+    /// Names of those that failed.
+    pub failures: Vec<String>,
+    /// Names of those that failed at first and passed then.
+    pub unsteady: Vec<String>,
     pub skipped: Vec<Skipped>,
     /// Cargo said so: a test failed, or a program did not build or died.
     pub has_failed: bool,
@@ -26,6 +30,8 @@ impl Report {
         self.programs += other.programs;
         self.passed += other.passed;
         self.failed += other.failed;
+        self.failures.extend(other.failures);
+        self.unsteady.extend(other.unsteady);
         self.skipped.extend(other.skipped);
         self.has_failed |= other.has_failed;
     }
@@ -33,6 +39,25 @@ impl Report {
     /// A run without any test is a mistake, not a success.
     pub fn is_good(&self) -> bool {
         !self.has_failed && self.failed == 0 && self.passed > 0
+    }
+
+    /// Runs each test that failed once more with `again`, if they are few: of many, something is broken. When all of them pass
+    /// they are told as unsteady and no longer as failed.
+    pub fn once_more<E>(mut self, again: impl Fn(&str) -> Result<Self, E>) -> Result<Self, E> {
+        const FEW: usize = 3;
+        // What failed without being named, a program that died for instance, is not tried again.
+        if self.failures.len() != self.failed || !(1..=FEW).contains(&self.failed) {
+            return Ok(self);
+        }
+        for test in &self.failures {
+            if !again(test)?.is_good() {
+                return Ok(self);
+            }
+        }
+        self.passed += std::mem::take(&mut self.failed);
+        self.unsteady.append(&mut self.failures);
+        self.has_failed = false;
+        Ok(self)
     }
 
     /// Tests that end well after they said that they skip.
@@ -72,6 +97,9 @@ impl Reader {
             line.strip_prefix("test ").and_then(|rest| rest.rsplit_once(" ... "))
         {
             self.test = test.to_owned();
+            if outcome == "FAILED" {
+                report.failures.push(test.to_owned());
+            }
             if let Some(ignored) = outcome.strip_prefix("ignored") {
                 // A doc test that is marked `ignore` is an example to read.
                 if !test.contains(" - ") {
@@ -147,6 +175,7 @@ test result: FAILED. 2 passed; 1 failed; 1 ignored; 0 measured; 0 filtered out; 
     fn results_and_skips_are_counted() {
         let (report, _) = read(OUTPUT);
         assert_eq!((report.programs, report.passed, report.failed), (1, 2, 1));
+        assert_eq!(report.failures, ["a::fourth"]);
         let skipped: Vec<_> =
             report.skipped.iter().map(|s| (s.test.as_str(), s.reason.as_str(), s.is_ignored)).collect();
         assert_eq!(skipped, [("a::third", "needs a GPU", true), ("a::first", "no cgroup v2 here", false)]);
@@ -170,6 +199,22 @@ test result: FAILED. 2 passed; 1 failed; 1 ignored; 0 measured; 0 filtered out; 
             (report.skipped[0].test.as_str(), report.skipped[0].reason.as_str()),
             ("kubectl_verbs", "no kubectl")
         );
+    }
+
+    #[test]
+    fn few_failures_are_tried_once_more() {
+        let good = || Report { passed: 1, ..Report::default() };
+        let bad = || Report { has_failed: true, ..read(OUTPUT).0 };
+        let never = |_: &str| -> Result<Report, ()> { panic!("there is nothing to try again") };
+        assert_eq!(good().once_more(never), Ok(good()));
+        let passed = bad().once_more(|_| Ok::<_, ()>(good())).unwrap();
+        assert!(passed.is_good());
+        assert_eq!((passed.passed, passed.failed, passed.unsteady), (3, 0, vec!["a::fourth".to_owned()]));
+        assert_eq!(bad().once_more(|_| Ok::<_, ()>(bad())), Ok(bad()));
+        let died = || Report { has_failed: true, ..good() };
+        assert_eq!(died().once_more(never), Ok(died()));
+        let many = || Report { failed: 9, failures: vec!["a".to_owned(); 9], ..bad() };
+        assert_eq!(many().once_more(never), Ok(many()));
     }
 
     #[test]
