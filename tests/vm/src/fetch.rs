@@ -1,6 +1,6 @@
 //! What a machine is made of: QEMU as a Debian package of the system, the kernel unpacked into the cache.
 
-use std::fs;
+use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -30,16 +30,24 @@ pub struct Kernel {
     pub modules: PathBuf,
 }
 
-/// Installs and fetches what is missing.
+/// Installs and fetches what is missing, one caller at a time: apt refuses a second that reads its lists.
 pub fn ensure() -> Result<std::result::Result<Kernel, Unavailable>> {
+    let folder = cache_folder()?.join("vm");
+    fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
+    let path = folder.join("lock");
+    let lock = File::create(&path).and_then(|file| file.lock().map(|()| file));
+    let _lock = lock.with_context(|| format!("cannot lock {}", path.display()))?;
+    ensure_alone(&folder)
+}
+
+fn ensure_alone(folder: &Path) -> Result<std::result::Result<Kernel, Unavailable>> {
     if !cfg!(target_arch = "x86_64") {
         let reason = format!("the virtual machine is made for x86_64, this is {}", std::env::consts::ARCH);
         return Ok(Err(Unavailable(reason)));
     }
     let missing: Vec<_> =
         PACKAGES.iter().filter(|(file, _)| !is_there(file)).map(|(_, package)| *package).collect();
-    let folder = cache_folder()?.join("vm");
-    let kernel = find_kernel(&folder);
+    let kernel = find_kernel(folder);
     if missing.is_empty()
         && let Some(kernel) = kernel
     {
@@ -57,9 +65,9 @@ pub fn ensure() -> Result<std::result::Result<Kernel, Unavailable>> {
         }
         install(&missing)?;
     }
-    match find_kernel(&folder) {
+    match find_kernel(folder) {
         Some(kernel) => Ok(Ok(kernel)),
-        None => fetch_kernel(&folder).map(Ok),
+        None => fetch_kernel(folder).map(Ok),
     }
 }
 
@@ -106,7 +114,6 @@ fn fetch_kernel(folder: &Path) -> Result<Kernel> {
         })
         .with_context(|| format!("`apt-cache depends {KERNEL}` names no kernel"))?;
     eprintln!("vm: fetching the kernel {package} (about 27 MB, once)");
-    fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
     let work = tempfile::tempdir_in(folder).context("no folder to unpack the kernel in")?;
     quiet(Command::new("apt-get").args(["download", "--quiet", &package]).current_dir(work.path()))?;
     let deb = fs::read_dir(work.path())?
