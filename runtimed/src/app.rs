@@ -124,9 +124,13 @@ impl App {
             Action::Follow { fence, run } => (fence, Step::Follow(run)),
             Action::Cancel { fence, cause, grace } => (fence, Step::Cancel(cause, grace)),
             Action::Collect { fence, execution } => (fence, Step::Collect(execution)),
-            Action::Release { fence, run, executed, cancel } => {
+            Action::Release { fence, run, usage, executed, cancel } => {
+                if let Some(usage) = &usage {
+                    self.metrics.attempt_used(usage);
+                }
                 // The last step: the task ends after it, and so does our interest in it.
-                let _ = self.attempt(attempts, &fence).steps.send(Step::Release { run, executed, cancel });
+                let release = Step::Release { run, usage, executed, cancel };
+                let _ = self.attempt(attempts, &fence).steps.send(release);
                 attempts.remove(&fence.run);
                 return;
             }

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use jiff::Timestamp;
 use kruntimes_api::run::{Run, RunSpec};
 use kruntimes_core::ids::Fence;
+use kruntimes_core::run::AttemptUsage;
 use kruntimes_proto::v1::{self, StopCause};
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
@@ -85,6 +86,8 @@ pub enum Step {
     Release {
         /// For the end mark.
         run: Option<Arc<Run>>,
+        /// For the end mark.
+        usage: Option<AttemptUsage>,
         /// The server may know it.
         executed: bool,
         /// It may run.
@@ -141,8 +144,11 @@ impl Attempt {
                 Step::Collect(execution) => {
                     Event::Collected { fence, collected: self.collect(*execution).await }
                 }
-                Step::Release { run, executed, cancel } => {
-                    self.release(run, executed, cancel).await;
+                Step::Release { run, usage, executed, cancel } => {
+                    let mark = run.map(|run| {
+                        Labels::new(&run, &self.fence, &self.context.pod).end_mark(usage.as_ref())
+                    });
+                    self.release(mark, executed, cancel).await;
                     let _ = self.context.events.send(Event::Released { fence }).await;
                     return;
                 }
@@ -294,7 +300,7 @@ impl Attempt {
         }
     }
 
-    async fn release(&mut self, run: Option<Arc<Run>>, executed: bool, cancel: bool) {
+    async fn release(&mut self, mark: Option<Vec<u8>>, executed: bool, cancel: bool) {
         if cancel {
             self.cancel(StopCause::Cancelled, self.context.request.grace).await;
         }
@@ -303,8 +309,7 @@ impl Attempt {
         {
             tracing::warn!(fence = %self.fence, "output was not taken in time and is dropped");
         }
-        if let Some(run) = run {
-            let mark = Labels::new(&run, &self.fence, &self.context.pod).end_mark();
+        if let Some(mark) = mark {
             let printing = self.context.printer.print(mark);
             let _ = tokio::time::timeout(DRAIN_LIMIT, printing).await;
         }

@@ -2,7 +2,7 @@
 //!
 //! A line of output is `{run_uid, run_name, namespace, runtime, pod, attempt, stream, message, time, offset}`,
 //! with `"partial":true` where no end of line follows; after the last one of an attempt comes
-//! `{"event":"end", run_uid, attempt, ...}`. Understood, too, are `assignment` in either, and
+//! `{"event":"end", run_uid, attempt, assignment, usage, ...}`. Understood, too, are `assignment` in a line of output, and
 //! `"encoding":"base64"` for bytes that are no UTF-8. The older `runtimed` writes neither attempt,
 //! time, offset nor the end.
 

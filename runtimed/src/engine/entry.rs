@@ -161,6 +161,26 @@ impl Entry {
                 .is_some_and(|run| matches!(State::of(run), Ok(State::Running { .. } | State::Ready { .. })))
     }
 
+    /// What is known of an attempt that left no record of its end.
+    pub(super) fn last_seen(&self) -> Option<AttemptUsage> {
+        self.may_run().then(|| AttemptUsage { incomplete: true, ..self.usage.clone().unwrap_or_default() })
+    }
+
+    /// What it used, as far as it got: the record of its end where there is one.
+    pub(super) fn record_of_usage(&self) -> Option<AttemptUsage> {
+        match &self.stage {
+            Stage::Writing { event } => match &**event {
+                RunEvent::Finished { finish, .. } => finish.usage.clone(),
+                RunEvent::Suspended { usage, .. } => usage.clone(),
+                _ => None,
+            },
+            Stage::Collecting { execution } => {
+                Some(execution.usage.clone().unwrap_or_else(AttemptUsage::unknown))
+            }
+            _ => self.last_seen(),
+        }
+    }
+
     pub(super) fn timeout(&self) -> Option<Duration> {
         self.spec.timeout.as_deref().and_then(|text| duration::parse(text).ok())
     }

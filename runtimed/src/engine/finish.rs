@@ -61,8 +61,6 @@ pub(super) fn ended(
 
 /// The event for an attempt that ended without an execution to ask.
 pub(super) fn without_end(entry: &Entry, reason: Reason, message: String, now: Timestamp) -> RunEvent {
-    let last_seen = || entry.usage.clone().unwrap_or_default();
-    let usage = entry.may_run().then(|| AttemptUsage { incomplete: true, ..last_seen() });
     let finish = Finish {
         reason,
         message,
@@ -70,7 +68,7 @@ pub(super) fn without_end(entry: &Entry, reason: Reason, message: String, now: T
         started_at: entry.started.map(|started| started.at),
         finished_at: now,
         outputs: std::collections::BTreeMap::new(),
-        usage,
+        usage: entry.last_seen(),
         devices: entry.devices.clone(),
         isolation: Vec::new(),
         backend: None,

@@ -272,12 +272,13 @@ impl Engine {
         let Some(entry) = self.entries.get_mut(uid) else { return };
         let executed = entry.may_run();
         let cancel = (cancel || entry.unsure) && executed;
+        let usage = entry.record_of_usage();
         entry.stage = Stage::Releasing;
         let (fence, run) = (entry.fence.clone(), entry.run.clone());
         if entry.writing.is_some() {
             self.out.push(Action::HurryWrite { fence: fence.clone() });
         }
-        self.out.push(Action::Release { fence, run, executed, cancel });
+        self.out.push(Action::Release { fence, run, usage, executed, cancel });
     }
 
     fn released(&mut self, fence: &Fence, now: Now) {

@@ -28,7 +28,7 @@ use kruntimes_api::Reason;
 use kruntimes_api::run::{Run, RunSpec};
 use kruntimes_api::runtime::RunBounds;
 use kruntimes_core::ids::{Fence, PodRef, RunUid};
-use kruntimes_core::run::{Event as RunEvent, Refusal};
+use kruntimes_core::run::{AttemptUsage, Event as RunEvent, Refusal};
 use kruntimes_proto::v1::StopCause;
 
 use crate::server::{Execution, Instance};
@@ -260,6 +260,8 @@ pub enum Action {
         fence: Fence,
         /// For the log's end mark; `None` for what no Run owns.
         run: Option<Arc<Run>>,
+        /// For the mark as well: what it used, as far as that is known; `None` when nothing was executed.
+        usage: Option<AttemptUsage>,
         /// The server may know it.
         executed: bool,
         /// It may run.

@@ -47,7 +47,7 @@ impl Engine {
         let mut orphan = Entry::orphan(fence.clone(), now);
         orphan.next = next;
         self.entries.insert(fence.run.clone(), orphan);
-        self.out.push(Action::Release { fence, run: None, executed: true, cancel: true });
+        self.out.push(Action::Release { fence, run: None, usage: None, executed: true, cancel: true });
     }
 
     /// Goes on with a Run that waits, if the server is there to say what it knows.

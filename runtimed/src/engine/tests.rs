@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::server::{End, ExecutionState};
+use kruntimes_api::run::Figure;
 use kruntimes_core::ids::PodUid;
 use kruntimes_core::run::{Finish, transition};
 use serde_json::json;
@@ -407,7 +408,9 @@ fn what_no_run_owns_is_removed() {
     let released: Vec<&str> = actions
         .iter()
         .map(|action| match action {
-            Action::Release { fence, cancel: true, executed: true, run: None } => fence.run.as_str(),
+            Action::Release { fence, cancel: true, executed: true, run: None, usage: None } => {
+                fence.run.as_str()
+            }
             other => panic!("{other:?}"),
         })
         .collect();
@@ -424,6 +427,54 @@ fn a_run_that_is_taken_from_us_is_ended_without_a_word() {
     assert!(bench.send(Event::Seen(bound(bash(), 2))).is_empty());
     let actions = bench.send(Event::Released { fence: fence(1) });
     assert!(matches!(&actions[..], [Action::Prepare { fence, .. }] if fence.assignment == 2), "{actions:?}");
+}
+
+/// What the end mark in the log is to say that the attempt used.
+fn marked(actions: &[Action]) -> Option<AttemptUsage> {
+    match actions {
+        [Action::Release { run: Some(_), usage, .. }] => usage.clone(),
+        other => panic!("not a release: {other:?}"),
+    }
+}
+
+#[test]
+fn the_end_mark_of_an_attempt_has_its_record() {
+    let run = bound(bash(), 1);
+    let used = |value, incomplete| {
+        let wall = Figure { name: "wall_seconds".into(), value, ..Figure::default() };
+        AttemptUsage { figures: vec![wall], incomplete }
+    };
+    let snapshot = |bench: &mut Bench| {
+        let mut seen = execution(1, ExecutionState::Running, bench.wall);
+        seen.usage = Some(used(1.0, false));
+        bench.send(Event::Execution(Box::new(seen)));
+    };
+    let write = Event::Written { fence: fence(1), outcome: Written::Applied(Arc::clone(&run)) };
+
+    let mut bench = Bench::running(&run);
+    snapshot(&mut bench);
+    let mut ended = execution(1, end(false, StopCause::Exited), bench.wall);
+    ended.usage = Some(used(2.0, false));
+    bench.send(Event::Execution(Box::new(ended)));
+    let collected = Collected { outputs: Ok(BTreeMap::new()), log_tail: None };
+    bench.send(Event::Collected { fence: fence(1), collected });
+    assert_eq!(marked(&bench.send(write.clone())), Some(used(2.0, false)), "of its end");
+
+    let mut bench = Bench::running(&run);
+    snapshot(&mut bench);
+    let other = Event::ServerUp { instance: Instance::Native("i-2".into()), executions: Vec::new() };
+    assert_eq!(finish_of(written(bench.send(other))).reason, Reason::ServerLost);
+    assert_eq!(marked(&bench.send(write.clone())), Some(used(1.0, true)), "lost: as it was last seen");
+
+    let mut bench = Bench::running(&run);
+    snapshot(&mut bench);
+    assert_eq!(marked(&bench.send(Event::Gone(RunUid::from("u")))), Some(used(1.0, true)), "taken from us");
+
+    let mut bench = Bench::executing(&run);
+    let busy = Err(ExecuteFailure::NoRoom("full".into()));
+    let handed_back = written(bench.send(Event::Executed { fence: fence(1), result: busy }));
+    assert!(matches!(handed_back, RunEvent::HandBack { .. }), "{handed_back:?}");
+    assert_eq!(marked(&bench.send(write)), None, "nothing was executed");
 }
 
 #[test]

@@ -315,7 +315,7 @@ impl World {
 
     fn release(&mut self, index: usize, fence: Fence, executed: bool, cancel: bool) {
         if executed && !self.connected {
-            let step = Action::Release { fence, run: None, executed, cancel };
+            let step = Action::Release { fence, run: None, usage: None, executed, cancel };
             return self.tasks[index].steps.push_front(step);
         }
         if executed && let Some(live) = self.executions.get(&fence.run).filter(|live| live.is_meant(&fence)) {

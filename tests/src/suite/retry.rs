@@ -2,10 +2,11 @@
 
 use anyhow::ensure;
 use kruntimes_api::Reason;
-use kruntimes_api::run::Phase;
-use serde_json::json;
+use kruntimes_api::run::{Phase, RunStatus};
+use kube::api::LogParams;
+use serde_json::{Value, json};
 
-use crate::cluster::{bash_with, figure, phase};
+use crate::cluster::{bash_with, eventually, figure, phase};
 use crate::{Case, Cluster};
 
 pub(super) fn cases() -> Vec<Case> {
@@ -31,6 +32,32 @@ async fn until_success(cluster: Cluster) -> anyhow::Result<()> {
     let usage = status.usage.as_ref();
     let total = usage.and_then(|u| u.total.iter().find(|f| f.name == "wall_seconds")).map(|f| f.value);
     ensure!(total > figure(&status, "wall_seconds"), "the total spans attempts: {usage:?}");
+    records(&cluster, &status, total.unwrap_or_default()).await
+}
+
+/// Each attempt has a record of its own in the log of `runtimed`: the status keeps the last and the sum.
+async fn records(cluster: &Cluster, status: &RunStatus, total: f64) -> anyhow::Result<()> {
+    let pod = status.assigned_pod.as_deref().unwrap_or_default();
+    let params = LogParams { container: Some("runtimed".into()), ..LogParams::default() };
+    let marks = async || -> anyhow::Result<Vec<Value>> {
+        let log = cluster.pods().logs(pod, &params).await?;
+        let lines = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+        Ok(lines.filter(|line| line["event"] == "end").collect())
+    };
+    // The last mark comes after the status.
+    eventually("an end mark of each attempt", || async { Ok(marks().await?.len() == 3) }).await?;
+    let marks = marks().await?;
+    let attempts: Vec<i64> = marks.iter().filter_map(|mark| mark["attempt"].as_i64()).collect();
+    ensure!(attempts == [1, 2, 3], "{attempts:?}");
+    let wall = |mark: &Value| {
+        let figures = mark["usage"]["figures"].as_array()?;
+        figures.iter().find(|figure| figure["name"] == "wall_seconds")?["value"].as_f64()
+    };
+    let walls: Vec<f64> = marks.iter().filter_map(wall).collect();
+    ensure!(walls.len() == 3 && walls.iter().all(|seconds| *seconds > 0.0), "{marks:?}");
+    ensure!(walls.last().copied() == figure(status, "wall_seconds"), "the last is the status's: {walls:?}");
+    let sum: f64 = walls.iter().sum();
+    ensure!((sum - total).abs() < 1e-6, "the records add up to the total: {walls:?}, {total}");
     Ok(())
 }
 
