@@ -1,12 +1,13 @@
 //! Why a Run waits, for the person who waits for it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use kruntimes_resources::{Amount, display};
+use kruntimes_resources::{Amount, Amounts, display};
 
 use super::pods::PodSlot;
+use super::queue::Queue;
 use super::scheduler::{Entry, Note, Place, QueueId};
 use super::timers::Timer;
 use super::{Decision, Now, Scheduler};
@@ -146,6 +147,10 @@ impl Scheduler {
             return (true, format!("runtime {:?} has no Pods{why}", &*queue.name), Vec::new());
         }
         let Some(resolved) = self.wanted(entry) else { return (false, String::new(), Vec::new()) };
+        if let Some(message) = unknown(queue, &resolved.amounts) {
+            let rejection = Rejection { plugin: "resources", reason: "unknown" };
+            return (true, message, vec![(rejection, total as u32)]);
+        }
         let neighbours = self.neighbours(entry, &resolved);
         let mut obstacles: BTreeMap<Obstacle, (u32, Amount)> = BTreeMap::new();
         let mut fit = 0;
@@ -206,6 +211,30 @@ impl Scheduler {
         let rejections = obstacles.iter().map(|(obstacle, (count, _))| (obstacle.rejection(), *count));
         (stuck, format!("{fit} of {total} Pods fit: {}", parts.join(", ")), rejections.collect())
     }
+}
+
+/// What to say of a Run that asks for something that its Runtime does not define and none of its Pods has: a name with a mistake in
+/// it, or the wrong Runtime. Nothing while no Pod is there to say what it has. It waits all the same: what there is, servers say,
+/// and the next one may have it.
+fn unknown(queue: &Queue, amounts: &Amounts) -> Option<String> {
+    queue.pods.iter().find(|(_, pod)| state_of(pod).is_none())?;
+    let mut known: BTreeSet<&str> = queue.runtime.iter().flat_map(|r| r.kinds.keys()).map(String::as_str).collect();
+    for (_, pod) in queue.pods.iter() {
+        known.extend(pod.capacity.iter().map(|(name, _)| &**name));
+    }
+    let unknown: Vec<&str> = amounts.iter().map(|(name, _)| &**name).filter(|name| !known.contains(name)).collect();
+    let noun = match unknown.len() {
+        0 => return None,
+        1 => "resource",
+        _ => "resources",
+    };
+    let known: Vec<&str> = known.into_iter().collect();
+    Some(format!(
+        "unknown {noun} {}: Runtime {:?} offers {}",
+        unknown.join(", "),
+        &*queue.name,
+        known.join(", ")
+    ))
 }
 
 fn state_of(pod: &PodSlot) -> Option<Obstacle> {

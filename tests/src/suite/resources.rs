@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use anyhow::{Context, ensure};
-use kruntimes_api::RuntimeInstance;
+use kruntimes_api::{Reason, RuntimeInstance};
 use kruntimes_api::run::{Phase, RunStatus};
 use kube::api::{Api, ListParams};
 use serde_json::{Value, json};
@@ -16,6 +16,7 @@ pub(super) fn cases() -> Vec<Case> {
         Case::new("resources_devices", devices),
         Case::new("resources_one_run_per_device", one_run_per_device),
         Case::new("resources_definitions", definitions),
+        Case::new("resources_unknown", unknown),
         Case::new("resources_usage_over_attempts", usage_over_attempts),
     ]
 }
@@ -157,6 +158,34 @@ async fn definitions(cluster: Cluster) -> anyhow::Result<()> {
         Ok(degraded.is_some_and(|c| c.reason == "InvalidCapacity" && c.message.contains(FPGA)))
     })
     .await
+}
+
+/// A name that neither the Runtime nor a server knows: not the words for too little of a known one. It waits, for the next Pod may
+/// have it; whoever does not want to wait says for how long.
+async fn unknown(cluster: Cluster) -> anyhow::Result<()> {
+    cluster.bash_pool_with(1, fpgas()).await?;
+    let told = async |name: &str, amounts: Value, words: &[&str]| -> anyhow::Result<()> {
+        cluster.submit(name, asking("true", amounts)).await?;
+        let has = |status: &RunStatus| {
+            let message = status.message.as_deref().unwrap_or_default();
+            words.iter().all(|word| message.contains(word))
+        };
+        let status = cluster.until(name, has).await.with_context(|| format!("{words:?}"))?;
+        ensure!(phase(&status) == Phase::Pending && status.reason == Some(Reason::Unschedulable), "{status:?}");
+        Ok(())
+    };
+    let offers = format!("Runtime \"bash\" offers example.com/bandwidth, {FPGA}, example.com/licence, runs");
+    told("gpu", json!({"nvidia.com/gpu": 1}), &["unknown resource nvidia.com/gpu: ", &offers]).await?;
+    let share = json!({"kruntimes.io/gpu-memory": "20Gi", FPGA: 1});
+    told("share", share, &["unknown resource kruntimes.io/gpu-memory: ", &offers]).await?;
+    told("many", json!({FPGA: 3}), &["1 lack example.com/fpga (want 3, offered 2)"]).await?;
+    let mut spec = asking("true", json!({"nvidia.com/gpu": 1}));
+    spec["pendingTimeout"] = json!("3s");
+    let status = cluster.run("impatient", spec).await?;
+    ensure!(status.reason == Some(Reason::PendingTimeout), "{status:?}");
+    let message = status.message.unwrap_or_default();
+    ensure!(message.contains("unknown resource nvidia.com/gpu"), "it says why it did not start: {message:?}");
+    Ok(())
 }
 
 /// Each attempt has its record; the status has the last one's and the sum.

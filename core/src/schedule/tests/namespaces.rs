@@ -79,3 +79,77 @@ fn room_reserved_in_one_namespace_is_not_kept_from_the_other() {
     let done: Vec<String> = world.settle().into_iter().filter(|what| what.contains('>')).collect();
     assert_eq!(done, ["big>p"]);
 }
+
+/// Writes at a time.
+const WRITES: usize = 4;
+
+/// Shows the scheduler a Run that nobody else knows: [`World`] checks everything after each of its own, which is too much for
+/// ten thousand.
+fn show(world: &mut World, namespace: &str, index: usize) {
+    let run = Run {
+        metadata: ObjectMeta {
+            name: Some(format!("r-{index:05}")),
+            namespace: Some(namespace.into()),
+            uid: Some(format!("{namespace}/r-{index}-uid")),
+            resource_version: Some("1".into()),
+            creation_timestamp: Some(Time(world.now().wall)),
+            ..ObjectMeta::default()
+        },
+        spec: kruntimes_api::run::RunSpec { runtime: "bash".into(), ..Default::default() },
+        ..Run::default()
+    };
+    let now = world.now();
+    world.scheduler.run_seen(&run, now);
+}
+
+/// Lets `WRITES` decisions be written, all at once. Gives the namespaces that they were for.
+fn write(world: &mut World) -> Vec<String> {
+    let now = world.now();
+    let plan = world.scheduler.plan(now, WRITES);
+    assert!(plan.decisions.len() <= WRITES);
+    let namespace = |decision: Decision| {
+        assert!(matches!(decision.event, Event::Bind { .. }), "{:?}", decision.event);
+        let uid = decision.run.metadata.uid.unwrap();
+        world.scheduler.settled(&RunUid::from(uid), Outcome::Written, now);
+        decision.run.metadata.namespace.unwrap()
+    };
+    plan.decisions.into_iter().map(namespace).collect()
+}
+
+#[test]
+fn ten_thousand_runs_of_one_namespace_do_not_hold_up_ten_of_another() {
+    const MANY: usize = 10_000;
+    const FEW: usize = 10;
+    let mut world = World::new();
+    let now = world.now();
+    world.scheduler.runtime_seen(OTHER, "bash", Some(RuntimeView::default()), now);
+    world.pod("p", &[("runs", 20_000)]);
+    world.pod_in(OTHER, "bash", "p", &[("runs", 20_000)]);
+    for index in 0..MANY {
+        show(&mut world, NS, index);
+    }
+    // The ten come when the many are already being written, and are younger than all of them.
+    for _ in 0..5 {
+        assert_eq!(write(&mut world), [NS; WRITES]);
+    }
+    world.pass(Duration::from_secs(1));
+    for index in 0..FEW {
+        show(&mut world, OTHER, index);
+    }
+    let (mut decisions, mut theirs) = (0, 0);
+    while theirs < FEW {
+        let written = write(&mut world);
+        decisions += written.len();
+        theirs += written.iter().filter(|namespace| *namespace == OTHER).count();
+        assert!(decisions <= 2 * FEW + WRITES, "{theirs} of {FEW} after {decisions} decisions");
+    }
+    // Nor do the ten cost the many more than their turns.
+    let mut ours = 5 * WRITES + decisions - theirs;
+    while ours < MANY {
+        let written = write(&mut world);
+        assert_eq!(written.len(), WRITES.min(MANY - ours), "no write is left unused");
+        ours += written.len();
+    }
+    assert_eq!(write(&mut world), [""; 0]);
+    world.verify();
+}

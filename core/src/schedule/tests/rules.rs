@@ -100,6 +100,47 @@ fn amounts_must_fit_and_the_message_says_what_is_missing() {
 }
 
 #[test]
+fn a_resource_that_nobody_has_is_told_from_one_that_is_short() {
+    let mut world = World::new();
+    let pod = world.pod("a", &[("runs", 4), ("example.com/token", 1)]);
+    world.change_pod("a", |pod| pod.ready = false);
+    world.submit("one", |run| request(run, &[("nvidia.com/gpu", "1")]));
+    world.pass(SECOND * 2);
+    assert_eq!(world.settle(), ["one: 0 of 1 Pods fit: 1 not ready"], "nobody has said what there is");
+
+    world.change_pod("a", |pod| pod.ready = true);
+    world.pass(SECOND * 40);
+    let unknown = "one: unknown resource nvidia.com/gpu: Runtime \"bash\" offers example.com/token, runs";
+    assert_eq!(world.settle(), [unknown]);
+    world.scheduler.take_rejections();
+    world.submit("two", |run| request(run, &[("a.b/c", "1"), ("d.e/f", "1"), ("example.com/token", "1")]));
+    world.pass(SECOND * 2);
+    let both = "two: unknown resources a.b/c, d.e/f: Runtime \"bash\" offers example.com/token, runs";
+    assert_eq!(world.settle(), [both]);
+    let rejections: Vec<_> = world.scheduler.take_rejections().into_iter().map(|(r, _)| r.reason).collect();
+    assert_eq!(rejections, ["unknown"]);
+
+    // Known and too little is something else, also where only the Runtime knows it.
+    world.submit("many", |run| request(run, &[("example.com/token", "2")]));
+    world.pass(SECOND * 2);
+    let short = "many: 0 of 1 Pods fit: 1 lack example.com/token (want 2, offered 1)";
+    assert_eq!(world.settle(), [short]);
+    let kinds = [("nvidia.com/gpu".to_owned(), kruntimes_resources::Kind::Indexed)].into();
+    world.runtime("bash", RuntimeView { kinds, ..RuntimeView::default() });
+    world.pass(SECOND * 40);
+    let done = world.settle();
+    assert!(done.contains(&"one: 0 of 1 Pods fit: 1 lack nvidia.com/gpu (want 1, offered 0)".into()), "{done:?}");
+
+    // What a server brings along needs no definition: who waits for it goes at once.
+    world.runtime("bash", RuntimeView::default());
+    let allocatable = amounts(&[("nvidia.com/gpu", 1)]);
+    let instance = InstanceView { namespace: NS.into(), name: "a".into(), pod, allocatable };
+    let now = world.now();
+    world.scheduler.instance_seen(instance, now);
+    assert!(world.settle().contains(&"one>a".into()));
+}
+
+#[test]
 fn what_an_instance_says_overrules_the_annotations() {
     let mut world = World::new();
     let pod = world.pod("a", &[("runs", 1), ("tokens", 5)]);
