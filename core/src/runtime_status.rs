@@ -2,12 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::apps::v1::Deployment;
-use k8s_openapi::api::core::v1::{ContainerStatus, Pod};
+use k8s_openapi::api::core::v1::{ContainerStatus, Pod, PodCondition, PodStatus};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
-use kruntimes_api::names::{HEARTBEAT_REASON, RUNTIMED_READY};
+use kruntimes_api::names::{HEARTBEAT_REASON, RUNTIME_CONTAINER, RUNTIMED_READY};
 use kruntimes_api::{Runtime, RuntimeStatus};
 use kruntimes_resources::{Amounts, display};
 
@@ -15,6 +15,11 @@ use crate::desired::selector_text;
 
 /// Conditions carry at most so many bytes of text here.
 const MAX_MESSAGE: usize = 1024;
+
+/// What a heartbeat says that finds the server, or what it works for, not up yet.
+const STARTING: [&str; 2] = ["ServerUnreachable", "ApiUnreachable"];
+/// How long a server may take to come up: probes and heartbeats have looked twice by then.
+const START: SignedDuration = SignedDuration::from_secs(15);
 
 /// What is wrong, for the condition `Degraded`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -73,12 +78,27 @@ fn fault_of(pod: &Pod, name: &str) -> Option<Fault> {
         }
     }
     let beat = conditions().find(|c| c.type_ == RUNTIMED_READY && c.status == "False");
-    if let Some(condition) = beat {
+    if let Some(condition) = beat.filter(|beat| !is_starting(status, beat)) {
         let reason =
             condition.reason.as_deref().filter(|reason| !reason.is_empty() && *reason != HEARTBEAT_REASON);
         return fault(reason.unwrap_or("RuntimedNotReady"), condition.message.clone().unwrap_or_default());
     }
     None
+}
+
+/// Whether the server has not had the time to come up when the heartbeat missed it: every Pod begins like that. Both times are of
+/// the Pod's node; a heartbeat that misses it later says so.
+fn is_starting(status: &PodStatus, beat: &PodCondition) -> bool {
+    if !STARTING.contains(&beat.reason.as_deref().unwrap_or_default()) {
+        return false;
+    }
+    let server = status.container_statuses.iter().flatten().find(|c| c.name == RUNTIME_CONTAINER);
+    let running = server.and_then(|server| server.state.as_ref()?.running.as_ref()?.started_at.as_ref());
+    match (running, &beat.last_probe_time) {
+        (Some(started), Some(told)) => told.0.duration_since(started.0) < START,
+        (None, _) => true,
+        (Some(_), None) => false,
+    }
 }
 
 fn container_fault(container: &ContainerStatus) -> Option<(&'static str, String)> {

@@ -119,6 +119,26 @@ fn each_trouble_of_a_pod_has_a_word_and_a_sentence() {
 }
 
 #[test]
+fn a_server_that_starts_is_no_trouble_and_one_that_does_not_come_up_is() {
+    let missed = |running: Value, reason: &str, at: &str| {
+        let told = json!({"type": "kruntimes.io/RuntimedReady", "status": "False", "reason": reason,
+            "message": "socket: No such file or directory", "lastProbeTime": at});
+        let container = json!({"name": "runtime", "image": "i:1", "imageID": "", "ready": false, "restartCount": 0,
+            "state": running});
+        pod(json!({"phase": "Running", "conditions": [told], "containerStatuses": [container]})).fault
+    };
+    let running = json!({"running": {"startedAt": "2026-01-01T00:00:00Z"}});
+    assert_eq!(missed(running.clone(), "ServerUnreachable", "2026-01-01T00:00:01Z"), None);
+    assert_eq!(missed(running.clone(), "ApiUnreachable", "2026-01-01T00:00:01Z"), None);
+    let lasts = missed(running.clone(), "ServerUnreachable", "2026-01-01T00:00:20Z");
+    assert_eq!(lasts.map(|fault| fault.reason).as_deref(), Some("ServerUnreachable"));
+    let own = missed(running, "ServerUnhealthy", "2026-01-01T00:00:01Z");
+    assert_eq!(own.map(|fault| fault.reason).as_deref(), Some("ServerUnhealthy"), "what it says itself counts");
+    let creating = json!({"waiting": {"reason": "ContainerCreating"}});
+    assert_eq!(missed(creating, "ServerUnreachable", "2026-01-01T00:05:00Z"), None, "it is not there yet");
+}
+
+#[test]
 fn a_template_that_cannot_be_built_comes_first() {
     let mut observed = observe(&[], None);
     observed.fault = Some(Fault { reason: "InvalidTemplate".into(), message: "spec.port 0".into() });

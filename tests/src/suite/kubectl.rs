@@ -59,7 +59,8 @@ async fn verbs(cluster: Cluster) -> anyhow::Result<()> {
     );
     kubectl(&["scale", "runtime/bash", "--replicas=2"]).await?;
     cluster.ready("bash", 2).await?;
-    kubectl(&["get", "events"]).await?;
+    let events = kubectl(&["get", "events"]).await?;
+    ensure!(!events.contains("ServerUnreachable"), "two Pods started, and nothing was wrong: {events}");
     kubectl(&["delete", "run", "hello"]).await?;
     if let Some(command) = cluster.kubectl(&["get", "run", "hello"]) {
         let gone = output(command).await?;
