@@ -89,7 +89,25 @@ fn signal_name(signal: i32) -> String {
         13 => "broken pipe",
         14 => "alarm clock",
         15 => "terminated",
-        other => return format!("signal {other}"),
+        16 => "stack fault",
+        17 => "child exited",
+        18 => "continued",
+        19 => "stopped (signal)",
+        20 => "stopped",
+        21 => "stopped (tty input)",
+        22 => "stopped (tty output)",
+        23 => "urgent I/O condition",
+        24 => "CPU time limit exceeded",
+        25 => "file size limit exceeded",
+        26 => "virtual timer expired",
+        27 => "profiling timer expired",
+        28 => "window changed",
+        29 => "I/O possible",
+        30 => "power failure",
+        31 => "bad system call",
+        // Go says "signal: signal 35" of those that have no name.
+        real_time @ 34..=64 => return format!("SIGRTMIN+{}", real_time - 34),
+        other => return format!("number {other}"),
     };
     name.to_owned()
 }
@@ -117,6 +135,9 @@ mod tests {
         assert_eq!(told(&outcome(StopCause::Exited, 0, 0)), (0, String::new()));
         assert_eq!(told(&outcome(StopCause::Exited, 3, 0)), (3, "exit status 3".into()));
         assert_eq!(told(&outcome(StopCause::Signalled, 0, 9)), (137, "signal: killed".into()));
+        let too_big = outcome(StopCause::Signalled, 0, 25);
+        assert_eq!(told(&too_big), (153, "signal: file size limit exceeded".into()));
+        assert_eq!(told(&outcome(StopCause::Signalled, 0, 35)), (163, "signal: SIGRTMIN+1".into()));
         assert_eq!(told(&outcome(StopCause::Timeout, 0, 15)), (-1, "timeout".into()));
         assert_eq!(told(&outcome(StopCause::Cancelled, 0, 15)), (143, "cancelled".into()));
         assert_eq!(told(&outcome(StopCause::Evicted, 7, 0)), (7, "evicted".into()));

@@ -23,7 +23,7 @@ pub fn figure(value: f64, unit: &str) -> String {
         "bytes" => bytes(value),
         // An amount times seconds.
         "bytes*s" => format!("{}·s", bytes(value)),
-        "1*s" => format!("{}·s", number(value)),
+        "1*s" => format!("{}·s", scaled(value)),
         "1" | "" => number(value),
         unit => format!("{} {}", number(value), printable(unit, false)),
     }
@@ -31,6 +31,18 @@ pub fn figure(value: f64, unit: &str) -> String {
 
 fn number(value: f64) -> String {
     if value.fract() == 0.0 && value.abs() < 1e15 { format!("{value:.0}") } else { format!("{value:.3}") }
+}
+
+/// `8.7M`; what is small as it is.
+fn scaled(value: f64) -> String {
+    const UNITS: [&str; 5] = ["k", "M", "G", "T", "P"];
+    let mut scaled = value;
+    let mut unit = None;
+    while scaled.abs() >= 1000.0 && value.abs() >= 10_000.0 && unit.is_none_or(|unit| unit + 1 < UNITS.len()) {
+        scaled /= 1000.0;
+        unit = Some(unit.map_or(0, |unit| unit + 1));
+    }
+    unit.map_or_else(|| number(value), |unit| format!("{scaled:.1}{}", UNITS[unit]))
 }
 
 fn bytes(value: f64) -> String {
@@ -62,6 +74,10 @@ mod tests {
             (3.25, "J", "3.250 J"),
             (3072.0, "bytes*s", "3.0 KiB·s"),
             (2.5, "1*s", "2.500·s"),
+            (9999.0, "1*s", "9999·s"),
+            (10_000.0, "1*s", "10.0k·s"),
+            (8_676_250.0, "1*s", "8.7M·s"),
+            (5e19, "1*s", "50000.0P·s"),
         ] {
             assert_eq!(figure(value, unit), text);
         }

@@ -83,25 +83,17 @@ fn identity(run: &Run, status: &RunStatus, now: Timestamp, palette: Palette) -> 
     lines
 }
 
+/// Signals of Linux, from 1 on.
+const SIGNALS: [&str; 31] = [
+    "HUP", "INT", "QUIT", "ILL", "TRAP", "ABRT", "BUS", "FPE", "KILL", "USR1", "SEGV", "USR2", "PIPE", "ALRM", "TERM",
+    "STKFLT", "CHLD", "CONT", "STOP", "TSTP", "TTIN", "TTOU", "URG", "XCPU", "XFSZ", "VTALRM", "PROF", "WINCH", "IO",
+    "PWR", "SYS",
+];
+
 /// Which signal a code above 128 speaks of.
 fn signal_of(code: i32) -> String {
-    let name = match code - 128 {
-        1 => "SIGHUP",
-        2 => "SIGINT",
-        3 => "SIGQUIT",
-        6 => "SIGABRT",
-        7 => "SIGBUS",
-        8 => "SIGFPE",
-        9 => "SIGKILL",
-        11 => "SIGSEGV",
-        13 => "SIGPIPE",
-        14 => "SIGALRM",
-        15 => "SIGTERM",
-        24 => "SIGXCPU",
-        31 => "SIGSYS",
-        _ => return String::new(),
-    };
-    format!(" ({name})")
+    let name = usize::try_from(code - 129).ok().and_then(|index| SIGNALS.get(index));
+    name.map(|name| format!(" (SIG{name})")).unwrap_or_default()
 }
 
 fn spec(spec: &RunSpec) -> Pairs {
@@ -287,14 +279,39 @@ pub(super) fn isolation_table(axes: &[kruntimes_api::run::IsolationAxis], palett
             IsolationLevel::Soft => ("Soft", style::WARN),
             IsolationLevel::None => ("None", style::BAD),
         };
+        let mut reasons = reasons(&axis.reason).into_iter();
         table.push(vec![
             printable(&axis.axis, false).into(),
             Cell::styled(level, look),
             or_dash(Some(&axis.mechanism)).into(),
-            or_dash(Some(&axis.reason)).into(),
+            reasons.next().unwrap_or_else(|| "-".into()).into(),
         ]);
+        for further in reasons {
+            table.push(vec!["".into(), "".into(), "".into(), further.into()]);
+        }
     }
     if table.is_empty() { String::new() } else { table.render(palette) }
+}
+
+/// One reason a line, a long one in several.
+fn reasons(text: &str) -> Vec<String> {
+    const WIDTH: usize = 64;
+    let mut lines: Vec<String> = Vec::new();
+    for reason in printable(text, false).split("; ").filter(|reason| !reason.trim().is_empty()) {
+        let mut line = String::new();
+        for word in reason.split_whitespace() {
+            if !line.is_empty() && line.chars().count() + 1 + word.chars().count() > WIDTH {
+                // What goes on stands in a little.
+                lines.push(std::mem::replace(&mut line, " ".into()));
+            }
+            if !line.is_empty() {
+                line.push(' ');
+            }
+            line.push_str(word);
+        }
+        lines.push(line);
+    }
+    lines
 }
 
 fn devices(status: &RunStatus, palette: Palette) -> String {

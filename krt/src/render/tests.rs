@@ -128,7 +128,7 @@ fn what_a_place_would_give() {
     let found = serde_json::json!({
         "server": {"name": "bash-server", "version": "0.1.0"}, "kernel": "6.1.0", "user": 65532,
         "isolation": [
-            axis("limits", "Soft", "policing", "cgroup-v2: read-only", &[groups]),
+            axis("limits", "Soft", "policing", "cgroup-v2: not mounted here; cgroup-v1: cannot make a group in /sys/fs/cgroup/pids/: Read-only file system (securityContext.privileged gives it); looked at now and then", &[groups]),
             axis("kill", "Soft", "subreaper", "cgroup-v2: read-only", &[groups]),
             axis("files", "Soft", "landlock", "mount-namespace: refused", &[namespaces]),
             axis("devices", "Hard", "landlock", "", &[]),

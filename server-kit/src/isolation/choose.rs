@@ -254,6 +254,8 @@ impl Climb<'_> {
     /// Adds what would give more than is held: for what was tried in vain, and for what was not asked for.
     fn with_remedies(&self, mut held: Held) -> Held {
         if held.level == Hard {
+            // Nothing is missing: another way to the same is no reason.
+            held.reasons.retain(|reason| self.refused.iter().all(|other| other.text != *reason));
             return held;
         }
         let tried = self.refused.iter().filter(|other| other.axis == held.axis).map(|other| other.remedy);

@@ -97,6 +97,8 @@ fn ids_are_worth_more_than_a_user_namespace() {
     let chosen = choose(&wish(), place);
     assert!(chosen.fences.own_ids && !chosen.fences.user_namespace);
     assert_eq!(told(&chosen, Axis::Files), ("landlock", Hard));
+    let reasons = held(&chosen, Axis::Files).reasons.join("; ");
+    assert!(!reasons.contains("mount-namespace"), "another way to the same is no reason: {reasons}");
 }
 
 #[test]

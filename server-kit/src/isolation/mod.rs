@@ -1,7 +1,7 @@
 //! What keeps Runs apart: one ladder of rungs per axis, probed once at start, told as it is.
 //!
-//! Every rung either holds here or says why not. The best one that holds is what a Run gets; the
-//! reasons of the better ones that do not are told with it. A level is never what was wished for.
+//! Every rung either holds here or says why not. The best one that holds is what a Run gets; unless that
+//! is `Hard`, the reasons of the better ones that do not are told with it. A level is never what was wished for.
 //!
 //! Limits and kill are groups that a process is put in, each in its own file. Files, devices, network and
 //! privileges are the fences: they are built from the same few mechanisms (namespaces, Landlock, seccomp,
@@ -367,6 +367,10 @@ fn told(
             reasons.push(format!("{UNGUARDED} ({FOR_GUARD})"));
             remedies.push(FOR_GUARD);
         }
+    }
+    if level == IsolationLevel::Hard {
+        // Nothing is missing: another way to the same is no reason.
+        reasons.drain(..missing.len());
     }
     let told = IsolationAxis {
         axis: axis.name().to_owned(),

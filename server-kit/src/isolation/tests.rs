@@ -117,6 +117,9 @@ fn a_better_rung_that_does_not_hold_gives_its_reason() {
     let told = ladder(&[fake(Axis::Kill, Err("the tree is read-only")), soft]);
     let kill = axis(told.record(), "kill");
     assert_eq!((&*kill.mechanism, &*kill.reason), ("subreaper", "fake: the tree is read-only; weak"));
+    let hard = Plain::rung(Axis::Kill, "freezer", IsolationLevel::Hard, "");
+    let told = with_fences(&[fake(Axis::Kill, Err("the tree is read-only")), hard], true);
+    assert_eq!(axis(told.record(), "kill").reason, "", "nothing is missing");
     let none = ladder(&[]);
     assert!(["limits", "kill"].iter().all(|name| axis(none.record(), name).level() == IsolationLevel::None));
 }
