@@ -194,7 +194,8 @@ pub struct Resources {
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(schema_with = "crate::crds::few_quantities")]
     pub requests: BTreeMap<String, Quantity>,
-    /// Enforced ceilings for `cpu`, `memory`, `pids`, `ephemeral-storage`.
+    /// Enforced ceilings for `cpu`, `memory`, `pids`, `ephemeral-storage`. Where the Runtime has `isolation`, an absent
+    /// `memory` is the memory of `requests`.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(schema_with = "crate::crds::few_quantities")]
     pub limits: BTreeMap<String, Quantity>,
