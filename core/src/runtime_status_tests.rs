@@ -133,7 +133,11 @@ fn a_server_that_starts_is_no_trouble_and_one_that_does_not_come_up_is() {
     let lasts = missed(running.clone(), "ServerUnreachable", "2026-01-01T00:00:20Z");
     assert_eq!(lasts.map(|fault| fault.reason).as_deref(), Some("ServerUnreachable"));
     let own = missed(running, "ServerUnhealthy", "2026-01-01T00:00:01Z");
-    assert_eq!(own.map(|fault| fault.reason).as_deref(), Some("ServerUnhealthy"), "what it says itself counts");
+    assert_eq!(
+        own.map(|fault| fault.reason).as_deref(),
+        Some("ServerUnhealthy"),
+        "what it says itself counts"
+    );
     let creating = json!({"waiting": {"reason": "ContainerCreating"}});
     assert_eq!(missed(creating, "ServerUnreachable", "2026-01-01T00:05:00Z"), None, "it is not there yet");
 }

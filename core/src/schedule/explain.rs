@@ -218,11 +218,13 @@ impl Scheduler {
 /// and the next one may have it.
 fn unknown(queue: &Queue, amounts: &Amounts) -> Option<String> {
     queue.pods.iter().find(|(_, pod)| state_of(pod).is_none())?;
-    let mut known: BTreeSet<&str> = queue.runtime.iter().flat_map(|r| r.kinds.keys()).map(String::as_str).collect();
+    let mut known: BTreeSet<&str> =
+        queue.runtime.iter().flat_map(|r| r.kinds.keys()).map(String::as_str).collect();
     for (_, pod) in queue.pods.iter() {
         known.extend(pod.capacity.iter().map(|(name, _)| &**name));
     }
-    let unknown: Vec<&str> = amounts.iter().map(|(name, _)| &**name).filter(|name| !known.contains(name)).collect();
+    let unknown: Vec<&str> =
+        amounts.iter().map(|(name, _)| &**name).filter(|name| !known.contains(name)).collect();
     let noun = match unknown.len() {
         0 => return None,
         1 => "resource",

@@ -38,7 +38,8 @@ fn scaled(value: f64) -> String {
     const UNITS: [&str; 5] = ["k", "M", "G", "T", "P"];
     let mut scaled = value;
     let mut unit = None;
-    while scaled.abs() >= 1000.0 && value.abs() >= 10_000.0 && unit.is_none_or(|unit| unit + 1 < UNITS.len()) {
+    while scaled.abs() >= 1000.0 && value.abs() >= 10_000.0 && unit.is_none_or(|unit| unit + 1 < UNITS.len())
+    {
         scaled /= 1000.0;
         unit = Some(unit.map_or(0, |unit| unit + 1));
     }

@@ -122,6 +122,18 @@ fn control_characters_are_shown_and_not_obeyed() {
 }
 
 #[test]
+fn a_code_above_128_has_the_name_of_its_signal() {
+    for (code, shown) in
+        [(129, "129 (SIGHUP)\n"), (153, "153 (SIGXFSZ)\n"), (159, "159 (SIGSYS)\n"), (160, "160\n")]
+    {
+        let mut run = failed();
+        run.status.as_mut().unwrap().exit_code = Some(code);
+        let text = run_describe::describe(&run, &[], now(), Palette::default());
+        assert!(text.contains(shown), "{code}: {text}");
+    }
+}
+
+#[test]
 fn what_a_place_would_give() {
     let axis = |axis: &str, level: &str, mechanism: &str, reason: &str, remedies: &[&str]| serde_json::json!({"axis": axis, "level": level, "mechanism": mechanism, "reason": reason, "remedies": remedies});
     let (groups, namespaces) = ("securityContext.privileged gives it", "hostUsers false gives it");

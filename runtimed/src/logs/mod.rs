@@ -128,8 +128,7 @@ impl Labels {
                 attempt: self.attempt,
                 assignment: self.assignment,
                 time: Timestamp::now(),
-                usage: usage
-                    .map(|usage| Record { figures: &usage.figures, incomplete: usage.incomplete }),
+                usage: usage.map(|usage| Record { figures: &usage.figures, incomplete: usage.incomplete }),
             },
         );
         block
@@ -160,7 +159,10 @@ mod tests {
     fn the_end_mark_has_the_record_of_its_attempt() {
         let wall = Figure { name: "wall_seconds".into(), value: 2.5, unit: "s".into(), ..Figure::default() };
         let whole = mark(Some(&AttemptUsage { figures: vec![wall.clone()], incomplete: false }));
-        assert_eq!((&whole["event"], &whole["run_uid"], &whole["pod"]), (&"end".into(), &"u".into(), &"p".into()));
+        assert_eq!(
+            (&whole["event"], &whole["run_uid"], &whole["pod"]),
+            (&"end".into(), &"u".into(), &"p".into())
+        );
         assert_eq!((&whole["attempt"], &whole["assignment"]), (&2.into(), &3.into()));
         assert_eq!(whole["usage"]["figures"][0]["value"], 2.5);
         assert_eq!(whole["usage"].get("incomplete"), None);

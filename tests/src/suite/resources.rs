@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use anyhow::{Context, ensure};
-use kruntimes_api::{Reason, RuntimeInstance};
 use kruntimes_api::run::{Phase, RunStatus};
+use kruntimes_api::{Reason, RuntimeInstance};
 use kube::api::{Api, ListParams};
 use serde_json::{Value, json};
 
@@ -171,7 +171,10 @@ async fn unknown(cluster: Cluster) -> anyhow::Result<()> {
             words.iter().all(|word| message.contains(word))
         };
         let status = cluster.until(name, has).await.with_context(|| format!("{words:?}"))?;
-        ensure!(phase(&status) == Phase::Pending && status.reason == Some(Reason::Unschedulable), "{status:?}");
+        ensure!(
+            phase(&status) == Phase::Pending && status.reason == Some(Reason::Unschedulable),
+            "{status:?}"
+        );
         Ok(())
     };
     let offers = format!("Runtime \"bash\" offers example.com/bandwidth, {FPGA}, example.com/licence, runs");

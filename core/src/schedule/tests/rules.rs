@@ -129,7 +129,10 @@ fn a_resource_that_nobody_has_is_told_from_one_that_is_short() {
     world.runtime("bash", RuntimeView { kinds, ..RuntimeView::default() });
     world.pass(SECOND * 40);
     let done = world.settle();
-    assert!(done.contains(&"one: 0 of 1 Pods fit: 1 lack nvidia.com/gpu (want 1, offered 0)".into()), "{done:?}");
+    assert!(
+        done.contains(&"one: 0 of 1 Pods fit: 1 lack nvidia.com/gpu (want 1, offered 0)".into()),
+        "{done:?}"
+    );
 
     // What a server brings along needs no definition: who waits for it goes at once.
     world.runtime("bash", RuntimeView::default());
