@@ -92,7 +92,7 @@ const SIGNALS: [&str; 31] = [
 
 /// Which signal a code above 128 speaks of.
 fn signal_of(code: i32) -> String {
-    let name = usize::try_from(code - 129).ok().and_then(|index| SIGNALS.get(index));
+    let name = code.checked_sub(129).and_then(|index| SIGNALS.get(usize::try_from(index).ok()?));
     name.map(|name| format!(" (SIG{name})")).unwrap_or_default()
 }
 

@@ -183,7 +183,7 @@ async fn unknown(cluster: Cluster) -> anyhow::Result<()> {
     told("share", share, &["unknown resource kruntimes.io/gpu-memory: ", &offers]).await?;
     told("many", json!({FPGA: 3}), &["1 lack example.com/fpga (want 3, offered 2)"]).await?;
     let mut spec = asking("true", json!({"nvidia.com/gpu": 1}));
-    spec["pendingTimeout"] = json!("3s");
+    spec["pendingTimeout"] = json!("8s");
     let status = cluster.run("impatient", spec).await?;
     ensure!(status.reason == Some(Reason::PendingTimeout), "{status:?}");
     let message = status.message.unwrap_or_default();
