@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 const MEMORY: usize = 160 << 20;
 const STEP: usize = 4 << 20;
 const DISK: usize = 64 << 20;
+const FILLED: usize = 32 << 20;
 const PROCESSES: usize = 200;
 const DESCRIPTORS: usize = 20_000;
 /// How long what was taken is held: whoever looks now and then must have seen it by then, on any machine.
@@ -34,6 +35,8 @@ fn main() {
         "bomb" => bomb(),
         "cpu" => cpu(),
         "disk" => disk(),
+        "tmp-filler" => filler(Path::new("/tmp")),
+        "shm-filler" => filler(Path::new("/dev/shm")),
         "descriptors" => descriptors(),
         "signal" => signal(word(1)),
         "storm" => storm(),
@@ -176,6 +179,25 @@ fn disk() -> Outcome {
     }
     pause_for(HELD);
     Ok(format!("{} MiB", DISK >> 20))
+}
+
+/// Many files, none of them large, beside the working directory.
+fn filler(folder: &Path) -> Outcome {
+    let path = |index: usize| folder.join(format!("filler-{}-{index}", std::process::id()));
+    let files = FILLED / STEP;
+    for index in 0..files {
+        if let Err(error) = fs::write(path(index), vec![7; STEP]) {
+            // Something is there to be seen, unless the folder is closed.
+            if index > 0 {
+                pause_for(HELD);
+            }
+            return Err(format!("{}: {error}", path(index).display()));
+        }
+    }
+    for index in 0..files {
+        fs::remove_file(path(index)).map_err(why(folder))?;
+    }
+    Ok(format!("{} MiB", FILLED >> 20))
 }
 
 fn descriptors() -> Outcome {

@@ -29,6 +29,32 @@ fn status(field: &str) -> io::Result<String> {
     Ok(line.unwrap_or("absent").trim().replace('\t', " "))
 }
 
+/// Bytes of what is filled or mapped.
+const SOME: usize = 40 << 20;
+
+/// A file that two processes have mapped, for a while.
+fn map(path: &str) -> io::Result<String> {
+    let file = OpenOptions::new().create(true).truncate(true).read(true).write(true).open(path)?;
+    file.set_len(SOME as u64)?;
+    let (protection, fd) = (libc::PROT_READ | libc::PROT_WRITE, std::os::fd::AsRawFd::as_raw_fd(&file));
+    // SAFETY: a fresh mapping of a file of that length, which nobody makes shorter; only this function knows it.
+    unsafe {
+        let all = libc::mmap(std::ptr::null_mut(), SOME, protection, libc::MAP_SHARED, fd, 0);
+        if all == libc::MAP_FAILED {
+            return Err(io::Error::last_os_error());
+        }
+        libc::memset(all, 1, SOME);
+        let child = libc::fork();
+        libc::memset(all, 2, SOME);
+        libc::usleep(1_000_000);
+        if child == 0 {
+            libc::_exit(0);
+        }
+        libc::waitpid(child, std::ptr::null_mut(), 0);
+    }
+    Ok("ok".into())
+}
+
 fn attempt(what: &str, argument: &str) -> io::Result<String> {
     let path = CString::new(argument).expect("no NUL");
     // SAFETY: system calls on values that live as long as the call; none gives memory to this process.
@@ -62,6 +88,36 @@ fn attempt(what: &str, argument: &str) -> io::Result<String> {
             "bpf" => call(libc::syscall(libc::SYS_bpf, 0, std::ptr::null::<u8>(), 0)),
             "userfaultfd" => call(libc::syscall(libc::SYS_userfaultfd, 1)),
             "clone3" => call(libc::syscall(libc::SYS_clone3, std::ptr::null::<u8>(), 0)),
+            "fork" => match libc::fork() {
+                0 => libc::_exit(0),
+                child => call(child.into()),
+            },
+            "await" => loop {
+                if fs::exists(argument)? {
+                    break Ok("ok".into());
+                }
+                libc::usleep(5000);
+            },
+            "forks" => {
+                let children = (0..number(argument)).take_while(|_| match libc::fork() {
+                    0 => loop {
+                        libc::pause();
+                    },
+                    child => child > 0,
+                });
+                Ok(format!("ok {}", children.count()))
+            }
+            // Lasting things of the container, by key or name.
+            "shm" => call(libc::shmget(number(argument), 4096, libc::IPC_CREAT | 0o600).into()),
+            "shm-find" => call(libc::shmget(number(argument), 0, 0).into()),
+            "sem" => call(libc::semget(number(argument), 1, libc::IPC_CREAT | 0o600).into()),
+            "msg" => call(libc::msgget(number(argument), libc::IPC_CREAT | 0o600).into()),
+            "mq" => {
+                let (flags, none) = (libc::O_CREAT | libc::O_RDWR, std::ptr::null::<u8>());
+                call(libc::syscall(libc::SYS_mq_open, path.as_ptr(), flags, 0o600, none))
+            }
+            "fill" => done(fs::write(argument, vec![1; SOME])),
+            "map" => map(argument),
             "setuid" => call(libc::setuid(number(argument).cast_unsigned()).into()),
             "chown" => call(libc::chown(path.as_ptr(), 0, 0).into()),
             "status" => status(argument),
@@ -75,7 +131,8 @@ fn attempt(what: &str, argument: &str) -> io::Result<String> {
 }
 
 fn name(error: &io::Error) -> String {
-    let known: [(c_int, &str); 9] = [
+    let known: [(c_int, &str); 10] = [
+        (libc::EAGAIN, "EAGAIN"),
         (libc::EPERM, "EPERM"),
         (libc::EACCES, "EACCES"),
         (libc::ENOENT, "ENOENT"),

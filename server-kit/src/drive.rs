@@ -180,7 +180,6 @@ impl Drive {
     ) -> Result<Control, LaunchError> {
         let job = self.run.job();
         let subject = Subject {
-            id: &job.id,
             working_dir: &job.working_dir,
             resources: &job.resources,
             limits: &job.limits,
@@ -205,6 +204,7 @@ impl Drive {
             match self.next(&mut started).await {
                 Event::Report(Some(Report::Started { at, pid })) => {
                     self.refill();
+                    started.police.may_fill(started.control.given());
                     self.engine.counts.start_seconds.observe(self.run.received.elapsed().as_secs_f64());
                     tracing::debug!(id = self.run.job().id, pid, "started");
                     self.engine.decide(|table| ((), table.started(self.slot, at)));
@@ -277,7 +277,8 @@ impl Drive {
             }
             None => GroupCounters::default(),
         };
-        let (breach, storage_peak) = police.last_look(&group).await;
+        let signal = if let Some(Report::Ended(end)) = last { end.signal } else { 0 };
+        let (breach, storage_peak) = police.last_look(&group, signal).await;
         pumps.finish().await;
         confinement.release().await;
         self.give_back(match last {

@@ -1,16 +1,19 @@
 //! Bounds that no kernel holds for a Run: looked at now and then, and a Run that broke one is ended.
 //!
 //! With control groups that is a refused fork, a process that version 1 ended for want of memory while
-//! others of the Run live on, and storage. Without them it is memory and processes as well.
+//! others of the Run live on, and storage. Without them it is memory and processes as well. What a Run has in a
+//! `/tmp` and a `/dev/shm` of its own is both: storage, and memory, which control groups count by themselves.
 
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::{DirEntryExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
-use crate::isolation::{Bounds, Breach, Confinement, GroupCounters, Leaf};
+use crate::isolation::{Bounds, Breach, Confinement, GroupCounters, Leaf, Rooms};
 use crate::supervisor::wire::Counters;
 
 /// Between two looks.
@@ -29,6 +32,10 @@ pub(crate) struct Police {
     next: Option<Instant>,
     walk: Walk,
     storage_peak: Option<u64>,
+    /// What it can fill beside its directory.
+    rooms: Arc<Rooms>,
+    /// No file may grow beyond the limit.
+    bounded_files: bool,
 }
 
 /// The walk through a Run's folder.
@@ -56,7 +63,24 @@ impl Police {
         let start = Instant::now() + INTERVAL;
         let walk = if bounds.storage.is_some() { Walk::From(start) } else { Walk::Off };
         let next = (events || policed).then_some(start);
-        Self { bounds, directory: directory.to_owned(), events, policed, next, walk, storage_peak: None }
+        Self {
+            bounds,
+            directory: directory.to_owned(),
+            events,
+            policed,
+            next,
+            walk,
+            storage_peak: None,
+            rooms: Arc::new(Rooms::of(Vec::new(), confinement.owner)),
+            bounded_files: confinement.bounded_files,
+        }
+    }
+
+    /// It has begun; `mounts` are its own, and memory.
+    pub(crate) fn may_fill(&mut self, mounts: Vec<OwnedFd>) {
+        if !mounts.is_empty() {
+            self.rooms = Arc::new(Rooms::of(mounts, None));
+        }
     }
 
     /// Returns when there is something to do; never when nothing is to be policed. Can be cancelled.
@@ -101,9 +125,9 @@ impl Police {
     fn walked(&mut self, used: Option<u64>) -> Option<Breach> {
         let now = Instant::now();
         let Some(used) = used else {
-            let directory = self.directory.clone();
-            self.walk =
-                Walk::Now { since: now, task: tokio::task::spawn_blocking(move || occupied(&directory)) };
+            let (directory, rooms) = (self.directory.clone(), Arc::clone(&self.rooms));
+            let task = tokio::task::spawn_blocking(move || occupied(&directory) + rooms.used());
+            self.walk = Walk::Now { since: now, task };
             return None;
         };
         if let Walk::Now { since, .. } = self.walk {
@@ -122,8 +146,11 @@ impl Police {
         if counters.oom_kills.is_some_and(|times| times > 0) {
             return Some(self.bounds.out_of_memory(counters.memory_peak, counters.oom_own.unwrap_or(true)));
         }
-        let refused = self.bounds.pids.is_some() && counters.pids_refused.is_some_and(|times| times > 0);
-        refused.then(|| self.bounds.too_many_processes(counters.pids_peak))
+        let refused = counters.pids_refused.is_some_and(|times| times > 0);
+        // Else a neighbour has used up what the Pod may have: not this Run's fault.
+        let own = counters.pids_own == Some(true);
+        let limit = self.bounds.pids.filter(|_| refused && own)?;
+        Some(self.bounds.too_many_processes(counters.pids_peak.or(Some(limit))))
     }
 
     /// The supervisor measured.
@@ -143,14 +170,26 @@ impl Police {
         self.storage_peak
     }
 
-    /// Everything has ended: what it broke, and the most that it stored.
-    pub(crate) async fn last_look(mut self, counters: &GroupCounters) -> (Option<Breach>, Option<u64>) {
+    /// Everything has ended, the command by `signal` or with 0: what it broke, and the most that it stored.
+    pub(crate) async fn last_look(
+        mut self,
+        counters: &GroupCounters,
+        signal: i32,
+    ) -> (Option<Breach>, Option<u64>) {
         let mut breach = self.refused(counters);
+        if let Some(limit) = self.bounds.memory.filter(|_| self.policed) {
+            // Its processes' own memory is gone with them; this is still there.
+            let left = Some(self.rooms.used()).filter(|left| *left > limit);
+            breach = breach.or(left.map(|left| self.bounds.out_of_memory(Some(left), true)));
+        }
         if self.bounds.storage.is_some() {
-            let directory = std::mem::take(&mut self.directory);
-            let used = tokio::task::spawn_blocking(move || occupied(&directory)).await.unwrap_or(0);
-            let stored = self.stored(used);
+            let (directory, rooms) = (std::mem::take(&mut self.directory), Arc::clone(&self.rooms));
+            let walk = tokio::task::spawn_blocking(move || occupied(&directory) + rooms.used());
+            let stored = self.stored(walk.await.unwrap_or(0));
             breach = breach.or(stored);
+            if self.bounded_files && signal == nix::libc::SIGXFSZ {
+                breach = breach.or_else(|| Some(self.bounds.too_large_a_file(self.storage_peak)));
+            }
         }
         (breach, self.storage_peak)
     }

@@ -137,8 +137,8 @@ fn start(
     }
     let place = Place {
         work_dir: settings.work_dir.clone(),
-        socket_dir: settings.socket_dir.clone(),
         cgroup_parent: settings.cgroup_parent.clone(),
+        at_most: settings.isolation.clone(),
         iops: settings.offers(names::STORAGE_IOPS),
         shares: !settings.shared_path.is_empty(),
         idle: settings.idle_supervisors.into(),
@@ -188,6 +188,17 @@ fn open_leases(
         .map_err(at(format!("cannot keep leases in {}", folder.display())))
 }
 
+/// The author's part, and whether Runs can start what the author means to start.
+async fn prepare(author: &dyn Author, work_dir: &Path, ladder: &Ladder) -> Result<(), String> {
+    author.prepare(work_dir).await?;
+    for program in author.programs() {
+        if let Some(why) = ladder.fencing().unreachable(&program) {
+            return Err(format!("Runs cannot start {}: {why}", program.display()));
+        }
+    }
+    Ok(())
+}
+
 async fn serve(
     settings: Settings,
     mut describe: DescribeResponse,
@@ -197,7 +208,7 @@ async fn serve(
     leases: Arc<Leases>,
 ) -> Result<(), RunError> {
     let signal = shutdown_signal().map_err(at("cannot listen for signals"))?;
-    author.prepare(&settings.work_dir).await.map_err(RunError::Prepare)?;
+    prepare(&*author, &settings.work_dir, &ladder).await.map_err(RunError::Prepare)?;
     let metrics = Metrics::new("kruntimes_server");
     let counts = Counts::register(&metrics);
     let (captured, dropped) = (counts.captured_bytes.clone(), counts.dropped_bytes.clone());

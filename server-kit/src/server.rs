@@ -48,6 +48,12 @@ pub trait Server: Send + Sync + 'static {
         async { Ok(()) }
     }
 
+    /// Programs that every Run starts, by their paths; asked after [`Server::prepare`]. Where Runs cannot reach
+    /// one of them, because of their own ids or of what is hidden from them, this server stops and says so.
+    fn programs(&self) -> Vec<PathBuf> {
+        Vec::new()
+    }
+
     /// Whether work can be started now; the text says why not. Must answer within a second.
     fn health(&self) -> impl Future<Output = Result<(), String>> + Send {
         async { Ok(()) }

@@ -257,9 +257,9 @@ async fn landlock_alone_stops_reading_and_writing_but_not_looking() {
     );
     expect(&seen, &[("own", "ok"), ("ptrace", "EPERM"), ("groups", "EACCES")]);
     // Not stopped at this level, and told so.
-    expect(&seen, &[("look", "ok"), ("shared memory", "ok")]);
+    expect(&seen, &[("look", "ok"), ("shared memory", "ENOENT")]);
     let reason = &fenced.axes["files"].reason;
-    assert!(reason.contains("/dev/shm is shared"), "{reason}");
+    assert!(reason.contains("Runs have no /dev/shm"), "{reason}");
     if seen["socket"] == "ok" {
         assert!(reason.contains("socket can be connected to"), "{reason}");
     }
@@ -279,6 +279,65 @@ async fn ids_of_their_own_close_what_landlock_leaves_open() {
     expect(&seen, &[("environ", "EACCES"), ("memory", "EACCES"), ("tmp", "EACCES"), ("own", "ok")]);
     // By the neighbour's own choice of a mode; what it left goes with it.
     expect(&seen, &[("shared memory", "ok")]);
+}
+
+/// A key of System V objects that nobody else uses.
+const KEY: &str = "1263686964";
+
+/// What a Run makes that could outlive it where there is no namespace for it: refused, or gone with the Run.
+#[tokio::test]
+async fn nothing_lasting_is_left_for_others() {
+    let lasting = ["shm", "sem", "msg"].map(|kind| format!("{kind}:{KEY}"));
+    let shared = format!("/dev/shm/fences-left-{}", std::process::id());
+    let (write, read) = (format!("write:{shared}"), format!("read:{shared}"));
+    let mut attempts: Vec<&str> = lasting.iter().map(String::as_str).collect();
+    attempts.extend(["mq:fences-left", &write]);
+    for (level, privileges, memory) in [(POD, "seccomp", "EACCES"), (ROOT_POD, "own-uid", "ok")] {
+        let wanted = [("files", "landlock"), ("privileges", privileges)];
+        let Some(mut fenced) = Fenced::start_with(&[level], &wanted).await else { continue };
+        let seen = fenced.attempt("a", &attempts).await;
+        for attempt in &attempts[..4] {
+            expect(&seen, &[(attempt, "ENOSYS")]);
+        }
+        expect(&seen, &[(&write, memory)]);
+        assert!(!std::path::Path::new(&shared).exists(), "it is gone with its Run");
+    }
+    // A volume that its Runtime's author puts there is everybody's.
+    let given = "--shared-path=/dev/shm";
+    if let Some(mut fenced) = Fenced::start_with(&[POD, given], &[("files", "landlock")]).await {
+        expect(&fenced.attempt("a", &[&write]).await, &[(&write, "ok")]);
+        std::fs::remove_file(&shared).expect("it is there");
+        let reason = &fenced.axes["files"].reason;
+        assert!(!reason.contains("Runs have no") && reason.contains("volumes: /dev/shm"), "{reason}");
+    }
+    let Some(mut fenced) = Fenced::start_with(&[], &[("files", "mount-namespace")]).await else { return };
+    let seen = fenced.attempt("a", &attempts).await;
+    for attempt in attempts.iter().filter(|attempt| !attempt.starts_with("mq:")) {
+        expect(&seen, &[(attempt, "ok")]);
+    }
+    // Landlock looks at their making as at that of a file.
+    expect(&seen, &[("mq:fences-left", "EACCES")]);
+    let find = format!("shm-find:{KEY}");
+    expect(&fenced.attempt("b", &[&find, &read]).await, &[(&find, "ENOENT"), (&read, "ENOENT")]);
+}
+
+/// Where processes are only looked at now and then, the kernel holds what may come between two looks.
+#[tokio::test]
+async fn an_id_of_its_own_bounds_processes_between_two_looks() {
+    let args = ["--cgroup-parent=none", ROOT_POD];
+    let wanted = [("limits", "policing"), ("privileges", "own-uid")];
+    let Some(mut fenced) = Fenced::start_with(&args, &wanted).await else { return };
+    let reason = &fenced.axes["limits"].reason;
+    assert!(reason.contains("the kernel holds processes at twice their limit and 64"), "{reason}");
+    let mut request = fenced.request("bomb", &["forks:600".into(), "pause:".into()]);
+    request.limits = [("pids".to_owned(), "16".to_owned())].into();
+    fenced.server.execute(request).await.expect("accepted");
+    let end = fenced.server.end("bomb").await;
+    assert_eq!(end.stop_cause(), kruntimes_proto::v1::StopCause::PidsExceeded, "{end:?}");
+    // Unless it was ended before it could tell.
+    let forked = answers(&end).get("forks:600").map(|told| told.trim_start_matches("ok ").to_owned());
+    println!("forked {forked:?}");
+    assert!(forked.is_none_or(|told| told.parse::<u32>().expect("a number") < 16 * 2 + 64), "{end:?}");
 }
 
 #[tokio::test]

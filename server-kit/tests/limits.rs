@@ -3,9 +3,9 @@
 
 mod common;
 
-use common::{TestServer, command, eventually, example, script, signal};
+use common::{TestServer, command, eventually, example, job, script, signal};
 use kruntimes_proto::v1::{
-    DescribeRequest, ExecuteRequest, ExecutionState, IsolationLevel, StatusResponse, StopCause,
+    CancelRequest, DescribeRequest, ExecuteRequest, ExecutionState, IsolationLevel, StatusResponse, StopCause,
 };
 
 /// The mechanism of an axis.
@@ -84,6 +84,28 @@ async fn too_many_processes_end_the_run() {
     assert!((counted(&end, "pids_peak") - 16.0).abs() < 0.5);
     let few = run(&mut server, "few", "sleep 0.01 & sleep 0.01 & wait", &[("pids", "16")]).await;
     assert_eq!(few.state(), ExecutionState::Succeeded, "{few:?}");
+}
+
+/// The Pod's limit is everybody's: who meets it because of another has broken nothing.
+#[tokio::test]
+async fn a_neighbour_is_not_ended_for_the_bomb_of_another() {
+    let Some(mut server) = limited().await else { return };
+    let pod = server.groups.at_depth(0).into_iter().find(|group| group.join("pids.max").exists());
+    let pod = pod.expect("limits have a group above those of the Runs");
+    std::fs::write(pod.join("pids.max"), "30").expect("a limit of the Pod");
+    let gate = server.work_dir().join("gate");
+    let (probe, wait) = (example("probe").display().to_string(), format!("await:{}", gate.display()));
+    let innocent = with(job("innocent", &[&probe, &wait, "fork:"]), &[("pids", "20")]);
+    server.execute(innocent).await.expect("accepted");
+    server.running("innocent").await;
+    let greedy = "f() { while true; do sleep 1000 & done; }; f & f & wait";
+    server.execute(script("greedy", greedy)).await.expect("accepted");
+    let current = || std::fs::read_to_string(pod.join("pids.current")).expect("counted");
+    eventually("the Pod is full", || current().trim() == "30").await;
+    std::fs::write(&gate, "").expect("gate");
+    let end = server.end("innocent").await;
+    assert!(end.stdout.contains("fork: EAGAIN"), "it met the Pod's limit: {end:?}");
+    assert_eq!((end.stop_cause(), end.exit_code), (StopCause::Exited, 0), "{end:?}");
 }
 
 #[tokio::test]
@@ -186,6 +208,89 @@ async fn no_file_outgrows_the_storage_limit() {
     assert_eq!(end.state(), ExecutionState::Succeeded, "{end:?}");
 }
 
+/// One whose Runs have a `/tmp` and a `/dev/shm` of their own; `None` with a printed reason where that cannot be.
+async fn with_private_folders(args: &[&str]) -> Option<TestServer> {
+    let mut server = TestServer::start_contained(args).await?;
+    let mechanism = mechanism(&mut server, "files").await;
+    if mechanism == "mount-namespace" {
+        return Some(server);
+    }
+    println!("skipped: no private mounts here, only {mechanism}");
+    None
+}
+
+/// A Run in a folder of its own.
+async fn run_in(
+    server: &mut TestServer,
+    mut request: ExecuteRequest,
+    limits: &[(&str, &str)],
+) -> StatusResponse {
+    let (id, folder) = (request.id.clone(), server.work_dir().join(&request.id));
+    std::fs::create_dir(&folder).expect("folder");
+    request.working_dir = folder.to_string_lossy().into_owned();
+    server.execute(with(request, limits)).await.expect("accepted");
+    server.end(&id).await
+}
+
+/// What a Run keeps in the folders that are its own counts, while it runs and when it has ended by itself.
+#[tokio::test]
+async fn private_folders_count_as_storage() {
+    for args in [&[][..], &["--cgroup-parent=none"]] {
+        let Some(mut server) = with_private_folders(args).await else { return };
+        for (id, text) in [
+            ("stays", "for i in $(seq 50); do head -c 4M /dev/zero > /tmp/$i; done; sleep 1000"),
+            ("leaves", "head -c 8M /dev/zero > /dev/shm/a; true"),
+            ("both", "for at in /tmp /dev/shm; do head -c 3M /dev/zero > $at/a; done"),
+            ("one", "exec head -c 20M /dev/zero > /tmp/b"),
+        ] {
+            let end = run_in(&mut server, script(id, text), &[("ephemeral-storage", "4Mi")]).await;
+            assert_eq!(end.stop_cause(), StopCause::StorageExceeded, "{id}: {end:?}");
+            assert!(end.error_message.contains("limit of 4Mi"), "{id}: {}", end.error_message);
+            let (peak, _) = figure(&end, "storage_peak_bytes").expect("peak");
+            assert!(peak > f64::from(4 << 20) && peak < f64::from(16 << 20), "{id}: {peak}");
+        }
+        let few = script("few", "head -c 1M /dev/zero > /tmp/a; head -c 1M /dev/zero > /dev/shm/a");
+        let end = run_in(&mut server, few, &[("ephemeral-storage", "4Mi")]).await;
+        assert_eq!(end.state(), ExecutionState::Succeeded, "{end:?}");
+        // As much as the limit on memory says, also beyond what a Run without one gets.
+        let size = script("size", "df --output=size -B1M /tmp /dev/shm | tail -n 2");
+        let end = run_in(&mut server, size, &[("memory", "3Gi")]).await;
+        assert_eq!(end.stdout.split_whitespace().collect::<Vec<_>>(), ["3073", "3073"], "{end:?}");
+    }
+}
+
+/// Nothing is stored of a file that the kernel did not let grow.
+#[tokio::test]
+async fn a_file_that_was_to_grow_too_large_is_named() {
+    let mut server = TestServer::start(&[]).await;
+    let text = "exec dd if=/dev/zero of=large bs=1 count=1 seek=100M";
+    let end = run_in(&mut server, script("large", text), &[("ephemeral-storage", "4Mi")]).await;
+    assert_eq!(end.stop_cause(), StopCause::StorageExceeded, "{end:?}");
+    let words = "a file was to grow beyond the limit of 4Mi (4194304 bytes) on ephemeral storage; peak ";
+    assert!(end.error_message.starts_with(words), "{}", end.error_message);
+}
+
+/// Where memory is policed, what lies in the private folders is memory, and what is mapped of it counts once.
+#[tokio::test]
+async fn private_folders_count_as_memory() {
+    // With the server's id, which can start the probe wherever it was built.
+    let args = ["--cgroup-parent=none", "--isolation=privileges=seccomp"];
+    let Some(mut server) = with_private_folders(&args).await else { return };
+    let limits = [("memory", "64Mi")];
+    let fill = "head -c 300M /dev/zero > /tmp/a; head -c 200M /dev/zero > /dev/shm/a; true";
+    for (id, text) in [("leaves", fill), ("stays", &format!("{fill}; sleep 1000"))] {
+        let end = run_in(&mut server, script(id, text), &limits).await;
+        assert_eq!(end.stop_cause(), StopCause::OutOfMemory, "{end:?}");
+        assert!(end.error_message.contains("limit of 64Mi"), "{}", end.error_message);
+    }
+    let probe = example("probe").display().to_string();
+    let end = run_in(&mut server, job("mapped", &[&probe, "map:/dev/shm/a"]), &limits).await;
+    assert_eq!((end.state(), end.stdout.trim()), (ExecutionState::Succeeded, "map:/dev/shm/a ok"), "{end:?}");
+    let more = job("more", &[&probe, "fill:/tmp/a", "map:/dev/shm/a", "pause:"]);
+    let end = run_in(&mut server, more, &limits).await;
+    assert_eq!(end.stop_cause(), StopCause::OutOfMemory, "{end:?}");
+}
+
 /// What a Run leased of the disk is held where that can be, and told to be only counted elsewhere.
 #[tokio::test]
 async fn operations_on_the_disk_are_held_to_what_was_leased() {
@@ -275,6 +380,88 @@ async fn every_run_has_a_group_and_none_is_left() {
     signal(server.pid(), "TERM");
     server.child.wait().expect("ended");
     assert_eq!(server.groups.at_depth(1), Vec::<std::path::PathBuf>::new(), "nothing is left");
+}
+
+/// Also where a better one holds: each rung by itself ends what resists, and says what it is.
+#[tokio::test]
+async fn rungs_of_limits_and_kill_can_be_chosen() {
+    let deaf = "setsid bash -c 'trap \"\" TERM HUP; while :; do sleep 0.05; done' marker-rung & grep -c run- /proc/self/cgroup; exit 4";
+    for (flag, axis, wanted) in [
+        ("kill=cgroup-v1-freezer", "kill", "cgroup-v1-freezer"),
+        ("kill=subreaper", "kill", "subreaper"),
+        ("limits=cgroup-v1", "limits", "cgroup-v1"),
+        ("limits=policing", "limits", "policing"),
+        ("limits=policing,kill=subreaper", "kill", "subreaper"),
+    ] {
+        let Some(mut server) = TestServer::start_contained(&[&format!("--isolation={flag}")]).await else {
+            return;
+        };
+        let told = server.events.describe(DescribeRequest {}).await.expect("describe").into_inner();
+        let axes = told.isolation.expect("isolation").axes;
+        let found = axes.iter().find(|told| told.axis == axis).expect("told");
+        println!("{flag}: {} ({})", found.mechanism, found.reason);
+        let hard = found.level() == IsolationLevel::Hard;
+        assert!(hard || found.reason.starts_with("cgroup-v2: not wanted: --isolation "), "{found:?}");
+        // Where there is no version 1, that is the reason for what comes next.
+        assert!(found.mechanism == wanted || found.reason.contains(&format!("; {wanted}: ")), "{found:?}");
+        let end = run(&mut server, "deaf", deaf, &[]).await;
+        assert_eq!((end.stop_cause(), end.exit_code), (StopCause::Exited, 4), "{end:?}");
+        assert!(!end.usage.as_ref().expect("usage").incomplete, "nothing is left, and that is known");
+        assert_eq!(common::marked("marker-rung"), [] as [i32; 0], "{flag}");
+        assert_eq!(end.stdout.trim() == "0", flag == "limits=policing,kill=subreaper", "{flag}: {end:?}");
+        if wanted == "policing" {
+            let crowd = "for i in $(seq 40); do sleep 1000 & done; wait";
+            let end = run(&mut server, "crowd", crowd, &[("pids", "16")]).await;
+            assert_eq!(end.stop_cause(), StopCause::PidsExceeded, "{end:?}");
+            assert!(end.error_message.contains("more processes wanted than the limit of 16"), "{end:?}");
+        }
+    }
+}
+
+/// No more groups than the Pod may make: one more Run is for another Pod, or for later.
+#[tokio::test]
+async fn a_pod_that_may_make_no_more_groups_hands_back() {
+    let mut server = TestServer::start(&["--idle-supervisors=1"]).await;
+    let pod =
+        server.groups.at_depth(0).into_iter().find(|group| group.join("cgroup.max.descendants").exists());
+    let Some(pod) = pod else {
+        println!("skipped: no cgroup v2 tree that this test may write");
+        return;
+    };
+    // The server's own, which may have one for itself, and one leaf ahead.
+    let made = |server: &TestServer| {
+        let below =
+            |depth| server.groups.at_depth(depth).into_iter().filter(|path| path.starts_with(&pod)).count();
+        below(1) + below(2)
+    };
+    eventually("a leaf is ready", || made(&server) >= 2).await;
+    std::fs::write(pod.join("cgroup.max.descendants"), (made(&server) + 1).to_string()).expect("a cap");
+    let wait = |id: &str| script(id, "sleep 1000");
+    let mut taken = Vec::new();
+    let refused = loop {
+        let id = format!("r{}", taken.len());
+        match server.execute(wait(&id)).await {
+            Ok(()) => taken.push(id),
+            Err(refused) => break refused,
+        }
+        assert!(taken.len() <= 2, "the cap holds");
+    };
+    assert_eq!(refused.code(), tonic::Code::ResourceExhausted, "{refused:?}");
+    assert!(refused.message().contains("no more control groups"), "{refused:?}");
+    assert_eq!(taken.len(), 2, "as many as there is room for");
+    let again = format!("r{}", taken.len());
+    let unknown = server.status(&again).await.expect_err("nothing is kept of it");
+    assert_eq!(unknown.code(), tonic::Code::NotFound);
+    server.healthy().await.expect("well");
+    let cancel = CancelRequest { id: taken.remove(0), grace_seconds: 0, ..CancelRequest::default() };
+    server.runtime.cancel(cancel).await.expect("cancels");
+    server.end("r0").await;
+    let deadline = std::time::Instant::now() + common::PATIENCE;
+    while let Err(refused) = server.execute(wait(&again)).await {
+        assert_eq!(refused.code(), tonic::Code::ResourceExhausted, "{refused:?}");
+        assert!(std::time::Instant::now() < deadline, "the leaf of the ended one is removed: {refused:?}");
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+    }
 }
 
 #[tokio::test]

@@ -26,10 +26,10 @@ impl Local {
     /// # Errors
     /// When `krt local up` fails or is not ready in time; the error shows what it printed.
     pub fn start() -> anyhow::Result<Self> {
-        let folder = tempfile::Builder::new().prefix("krt-test-").tempdir()?;
+        // Like a person's home: nobody else can enter it, and it is not below /tmp, which Runs have for themselves.
+        let folder = tempfile::Builder::new().prefix("krt-test-").tempdir_in("/var/tmp")?;
         let local = Self { folder, krt: Mutex::new(None) };
-        // Runs have uids of their own: they reach what everybody may.
-        std::fs::set_permissions(local.folder.path(), Permissions::from_mode(0o711))?;
+        std::fs::set_permissions(local.folder.path(), Permissions::from_mode(0o700))?;
         std::fs::create_dir(local.shared_folder())?;
         std::fs::set_permissions(local.shared_folder(), Permissions::from_mode(0o777))?;
         local.up()?;

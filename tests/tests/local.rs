@@ -5,5 +5,7 @@ use std::process::ExitCode;
 use kruntimes_tests::{Local, main as run, suite};
 
 fn main() -> ExitCode {
-    run(Local::start, suite::behaviour())
+    let mut cases = suite::behaviour();
+    cases.extend(suite::python::local_cases());
+    run(Local::start, cases)
 }

@@ -16,7 +16,7 @@ pub(crate) struct Bounds {
     /// Bytes.
     pub memory: Option<u64>,
     pub pids: Option<u64>,
-    /// Bytes in its working directory.
+    /// Bytes in its working directory, and in the `/tmp` and `/dev/shm` that are its own.
     pub storage: Option<u64>,
     /// Reads, and as many writes, a second on the disk of its working directory: what it leased.
     pub iops: Option<u64>,
@@ -29,6 +29,10 @@ pub(crate) struct Breach {
     pub message: String,
 }
 
+/// So that what has grown to a bound is seen to be more than the limit.
+const MARGIN: u64 = 1 << 20;
+/// Of a Run without a limit on memory: it meets this bound before it hurts the Pod.
+pub(super) const ROOM: u64 = 1 << 30;
 /// The usual period of CPU quotas, microseconds.
 const PERIOD: u64 = 100_000;
 /// The longest that the kernel takes.
@@ -60,6 +64,17 @@ impl Bounds {
         Ok(bounds)
     }
 
+    /// The largest size that a file may have.
+    pub(super) fn file(&self) -> Option<u64> {
+        Some(self.storage?.saturating_add(MARGIN))
+    }
+
+    /// Bytes that a private `/tmp` or `/dev/shm` may hold: it is memory, and counts as storage as well.
+    pub(super) fn room(&self) -> u64 {
+        let memory = self.memory.map_or(ROOM, |limit| limit.saturating_add(MARGIN));
+        self.file().map_or(memory, |storage| memory.min(storage))
+    }
+
     /// Quota and period in microseconds.
     pub(super) fn cpu_quota(&self) -> Option<(u64, u64)> {
         let quota_in = |period: u64| millis(self.cpu?).checked_mul(period).map(|micros| micros / 1000);
@@ -89,6 +104,16 @@ impl Bounds {
     pub(crate) fn too_much_storage(&self, used: Option<u64>) -> Breach {
         let limit = self.storage.unwrap_or_default();
         let message = exceeded("ephemeral storage", limit, used, names::EPHEMERAL_STORAGE);
+        Breach { cause: StopCause::StorageExceeded, message }
+    }
+
+    /// The kernel ended it for a file that was to grow beyond the limit.
+    pub(crate) fn too_large_a_file(&self, used: Option<u64>) -> Breach {
+        let told = |bytes| told(names::EPHEMERAL_STORAGE, bytes);
+        let limit = told(self.storage.unwrap_or_default());
+        let peak = used.map_or_else(|| "unknown".to_owned(), told);
+        let message =
+            format!("a file was to grow beyond the limit of {limit} on ephemeral storage; peak {peak}");
         Breach { cause: StopCause::StorageExceeded, message }
     }
 }
@@ -166,6 +191,16 @@ mod tests {
             assert!(error.starts_with(&format!("limits[{name}]: ")), "{error}");
         }
         assert!(bounds(&[], &[("cpu", "0")]).is_ok());
+    }
+
+    #[test]
+    fn what_is_memory_and_storage_has_the_smaller_bound() {
+        let room = |limits: &[(&str, &str)]| bounds(limits, &[]).expect("valid").room();
+        let mib = 1 << 20;
+        assert_eq!(room(&[]), 1024 * mib);
+        assert_eq!(room(&[("memory", "4Gi")]), 4097 * mib);
+        assert_eq!(room(&[("memory", "64Mi"), ("ephemeral-storage", "4Mi")]), 5 * mib);
+        assert_eq!(room(&[("ephemeral-storage", "100Gi")]), 1024 * mib, "no more memory for it");
     }
 
     #[test]

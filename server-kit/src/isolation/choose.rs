@@ -11,7 +11,8 @@ use super::fence::Fences;
 use super::limits::FOR_GROUPS;
 use super::network::NetworkFence;
 use super::places::Places;
-use super::{AtMost, Axis};
+use super::rooms::SHARED_MEMORY;
+use super::{AtMost, Axis, unwanted};
 
 /// What is known before anything is tried.
 #[derive(Clone, Debug)]
@@ -74,6 +75,9 @@ const FOR_LANDLOCK_TCP: &str = "Linux 6.7 gives it";
 const FOR_NO_NETWORK: &str = "isolation.network None of the Runtime gives it";
 const FOR_ACCELERATORS: &str = "a definition in resources[] of the Runtime (kind Indexed, devices by their paths) gives each Run its own";
 const FOR_CAPABILITIES: &str = "the capability SETPCAP, or none at all, gives it";
+
+/// What a Run lacks where neither mounts nor ids keep Runs apart in it.
+const NO_SHARED_MEMORY: &str = "Runs have no /dev/shm: with one id for all, nobody could tell whose is what is left there (a volume of the Runtime's template at /dev/shm is shared by all of them)";
 
 /// Decides; `attempt` puts fences up, around a Run with an id of its own if asked, and says why not.
 pub(crate) fn choose(wish: &Wish, mut attempt: impl FnMut(&Fences, bool) -> Result<(), String>) -> Chosen {
@@ -162,10 +166,7 @@ impl Climb<'_> {
 
     /// Why `mechanism` is not to be tried.
     fn limit(&self, axis: Axis, mechanism: &str) -> Option<String> {
-        let wanted = self.wish.at_most.iter().find(|limit| limit.axis == axis)?;
-        let order = axis.mechanisms();
-        let rank = |name: &str| order.iter().position(|known| *known == name);
-        (rank(mechanism)? < rank(&wanted.mechanism)?).then(|| format!("not wanted: --isolation {wanted}"))
+        unwanted(&self.wish.at_most, axis, mechanism)
     }
 
     fn refuse(&mut self, axis: Axis, mechanism: &str, why: &str, remedy: &'static str) {
@@ -294,8 +295,19 @@ fn files(fences: &Fences, own_folder: bool, ids: bool, of: Reasons<'_>) -> Held 
     if fences.files {
         weak.extend(landlock_weaknesses(fences));
     }
+    if !fences.view && !fences.filter {
+        weak.push(
+            "System V objects and message queues are the container's, and what is left of them stays".into(),
+        );
+    }
     if !fences.view && !ids {
-        weak.push("/dev/shm is shared with Runs of the same id".into());
+        match (fences.files, fences.places.shared.iter().any(|path| path == Path::new(SHARED_MEMORY))) {
+            (true, false) => weak.push(NO_SHARED_MEMORY.into()),
+            (true, true) => {}
+            (false, _) => {
+                weak.push("/dev/shm is shared with Runs of the same id, and what is left there stays".into())
+            }
+        }
         weak.push("the kit's socket can be connected to; its token is what keeps a Run out".into());
     }
     if !fences.places.shared.is_empty() {

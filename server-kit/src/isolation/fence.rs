@@ -15,6 +15,7 @@ use super::folder;
 use super::landlock::{self, Grant, Rule, Rules};
 use super::network::{NetworkFence, loopback_up};
 use super::places::{Mode, Places, Tree};
+use super::rooms::Rooms;
 use super::{Axis, capabilities, mounts, seccomp};
 
 /// What every Run of this server gets. Chosen once at start, by trying.
@@ -102,6 +103,8 @@ pub(crate) struct RunFence {
     pub id: u32,
     /// Where it may write, and what belongs to its id; empty = nowhere.
     pub folder: PathBuf,
+    /// Bytes that a private `/tmp` or `/dev/shm` may hold.
+    pub room: u64,
     /// Devices and folders that it leased.
     pub leased: Vec<PathBuf>,
 }
@@ -109,6 +112,7 @@ pub(crate) struct RunFence {
 impl RunFence {
     pub(crate) fn encode(&self) -> Vec<u8> {
         let mut bytes = self.id.to_le_bytes().to_vec();
+        bytes.extend(self.room.to_le_bytes());
         for path in [&self.folder].into_iter().chain(&self.leased) {
             bytes.extend_from_slice(path.as_os_str().as_encoded_bytes());
             bytes.push(0);
@@ -118,9 +122,11 @@ impl RunFence {
 
     /// `None` for anything that [`RunFence::encode`] did not write.
     pub(crate) fn decode(bytes: &[u8]) -> Option<Self> {
-        let (id, paths) = bytes.split_first_chunk()?;
+        let (id, rest) = bytes.split_first_chunk()?;
+        let (room, paths) = rest.split_first_chunk()?;
+        let (id, room) = (u32::from_le_bytes(*id), u64::from_le_bytes(*room));
         let mut paths = read_paths(paths)?;
-        Some(Self { id: u32::from_le_bytes(*id), folder: paths.next()?, leased: paths.collect() })
+        Some(Self { id, room, folder: paths.next()?, leased: paths.collect() })
     }
 }
 
@@ -146,9 +152,6 @@ pub(crate) struct Once {
     proc: Option<[Rule; 2]>,
 }
 
-/// Paths whose rule is made in the view of one supervisor.
-const OWN_VIEW: [&str; 2] = ["/tmp", "/dev/shm"];
-
 impl Once {
     /// Changes this process: its namespaces, and what its children may gain. It must have one thread, and be
     /// dumpable where a user namespace is entered.
@@ -157,12 +160,13 @@ impl Once {
             mounts::enter_user_namespace().map_err(at(Axis::Files))?;
         }
         if fences.view {
-            mounts::hide_once(&fences.places).map_err(at(Axis::Files))?;
+            mounts::hide_once(&fences.places, fences.own_ids).map_err(at(Axis::Files))?;
         }
         // Without the capability to do so the ladder has said that they stay.
         let _ = capabilities::pass_none();
         let no_sockets = fences.network == NetworkFence::Sockets;
-        let filter = seccomp::program(fences.filter, no_sockets).map_err(at(Axis::Privileges))?;
+        let no_ipc = fences.filter && !fences.view;
+        let filter = seccomp::program(fences.filter, no_sockets, no_ipc).map_err(at(Axis::Privileges))?;
         let mut rules = Vec::new();
         let mut proc = None;
         if fences.landlock() {
@@ -180,9 +184,10 @@ impl Once {
     pub(crate) fn ahead(&self) -> Result<Ahead<'_>, FenceError> {
         let fences = &self.fences;
         let network = fences.network == NetworkFence::Namespace;
-        let mut work = None;
+        let (mut work, mut rooms) = (None, Rooms::default());
         if fences.view {
-            work = Some(mounts::own_view(&fences.places, network).map_err(at(Axis::Files))?);
+            let own = mounts::own_view(&fences.places, network).map_err(at(Axis::Files))?;
+            (work, rooms) = (Some(own.0), own.1);
         } else if network {
             mounts::own_network().map_err(at(Axis::Network))?;
         }
@@ -191,30 +196,29 @@ impl Once {
             loopback_up().map_err(failed).map_err(at(Axis::Network))?;
         }
         if !fences.landlock() {
-            return Ok(Ahead { once: self, work, rules: None });
+            return Ok(Ahead { once: self, work, rooms, rules: None });
         }
         let wrong = at(Axis::Files);
         let mut rules =
             Rules::new(fences.abi, &self.rules, fences.network == NetworkFence::Tcp).map_err(&wrong)?;
         if fences.view && fences.files {
-            for path in OWN_VIEW.map(Path::new) {
-                // A container without /dev/shm has no private one either.
+            for path in mounts::own(&fences.places) {
                 if let Ok(rule) = Rule::open(path, Grant::Write) {
                     rules.add(&rule).map_err(&wrong)?;
                 }
             }
         }
-        Ok(Ahead { once: self, work, rules: Some(rules) })
+        Ok(Ahead { once: self, work, rooms, rules: Some(rules) })
     }
 }
 
 impl Fences {
     fn mode(&self) -> Mode {
-        Mode { files: self.files, private: self.view, devices: self.devices }
+        Mode { files: self.files, private: self.view, devices: self.devices, ids: self.own_ids }
     }
 
     fn is_own_view(&self, path: &Path) -> bool {
-        self.files && self.view && OWN_VIEW.map(Path::new).contains(&path)
+        self.files && self.view && mounts::own(&self.places).contains(&path)
     }
 }
 
@@ -235,6 +239,7 @@ pub(crate) struct Ahead<'a> {
     once: &'a Once,
     /// The real work folder, where the view has an empty one.
     work: Option<OwnedFd>,
+    rooms: Rooms,
     rules: Option<Rules>,
 }
 
@@ -250,6 +255,7 @@ impl<'a> Ahead<'a> {
         if let Some(work) = &self.work {
             let own = Some(folder).filter(|folder| folder.parent() == Some(&places.work));
             mounts::show(places, work, own).map_err(at(Axis::Files))?;
+            mounts::make_room(places, run.room).map_err(at(Axis::Files))?;
         }
         if run.id != 0 {
             let wrong = |error: io::Error| FenceError {
@@ -268,7 +274,8 @@ impl<'a> Ahead<'a> {
                 own_pipe(output, run.id).map_err(wrong)?;
             }
         }
-        let mut admitted = Admitted { filter: &self.once.filter, rules: None, id: run.id };
+        let rooms = if self.work.is_none() && run.id != 0 { self.rooms.owned_by(run.id) } else { self.rooms };
+        let mut admitted = Admitted { filter: &self.once.filter, rules: None, id: run.id, rooms };
         if let Some(mut rules) = self.rules {
             let wrong = at(Axis::Files);
             if let Some(proc) = &self.once.proc {
@@ -306,6 +313,8 @@ pub(crate) struct Admitted<'a> {
     filter: &'a [sock_filter],
     rules: Option<OwnedFd>,
     id: u32,
+    /// What it can fill beside its folder.
+    pub(crate) rooms: Rooms,
 }
 
 impl Admitted<'_> {
@@ -351,7 +360,7 @@ mod tests {
     fn the_supervisor_reads_what_its_run_gets() {
         for folder in ["", "/workspace/a b"] {
             for leased in [vec![], vec!["/dev/a".into(), "/b".into()]] {
-                let fence = RunFence { id: 33_000, folder: folder.into(), leased };
+                let fence = RunFence { id: 33_000, folder: folder.into(), room: 1 << 40, leased };
                 assert_eq!(RunFence::decode(&fence.encode()), Some(fence));
             }
         }

@@ -14,7 +14,8 @@ use super::folder::Owner;
 use super::ids::{IdLease, IdRange, Ids};
 use super::places::Places;
 use super::{
-    AtMost, Axis, ConfineError, Confinement, Hold, Part, Subject, capabilities, folder, landlock, trial,
+    AtMost, Axis, ConfineError, Confinement, Hold, Part, Subject, capabilities, folder, landlock, limits,
+    mounts, trial,
 };
 
 /// What the flags say.
@@ -106,11 +107,6 @@ impl Fencing {
         self.remedies.iter().find(|(other, _)| *other == axis).map_or(&[], |(_, remedies)| remedies)
     }
 
-    /// Whether no Run can reach the kit's processes, its folder and the control groups.
-    pub(crate) fn guards_kit(&self) -> bool {
-        self.fences.guard_kit()
-    }
-
     /// What each Run's group lets through, where that is what holds devices.
     pub(crate) fn device_filter(&self) -> Option<&DeviceFilter> {
         self.filter.as_ref()
@@ -149,6 +145,30 @@ impl Fencing {
         })
     }
 
+    /// Why no Run could start `program`; what is hidden from them, or closed to their ids, is not there for them.
+    pub(crate) fn unreachable(&self, program: &Path) -> Option<String> {
+        let (fences, places) = (&self.fences, &self.fences.places);
+        let real = program.canonicalize().unwrap_or_else(|_| program.to_owned());
+        let below = |folder: &Path| program.starts_with(folder) || real.starts_with(folder);
+        if (fences.view || fences.files) && !places.shared.iter().any(|shared| below(shared)) {
+            let hidden = [Path::new("/tmp"), Path::new("/dev/shm"), &places.work];
+            if let Some(folder) = hidden.into_iter().find(|folder| below(folder)) {
+                return Some(format!("what the server has in {} is not there for Runs", folder.display()));
+            }
+        }
+        if !fences.own_ids {
+            return None;
+        }
+        let closed = |path: &Path| {
+            mounts::closed_above(path).or_else(|| mounts::closed(path).then(|| path.to_owned()))
+        };
+        let closed = closed(program).or_else(|| closed(&real))?;
+        Some(format!(
+            "each Run has a user id of its own, and {} is closed to them (chmod o+x opens it)",
+            closed.display()
+        ))
+    }
+
     /// Variables that say where a Run may write; the author's and the Run's own win.
     pub(crate) fn variables(&self, working_dir: &Path) -> Vec<(&'static str, Vec<u8>)> {
         let bytes = |path: &Path| path.as_os_str().as_bytes().to_vec();
@@ -174,11 +194,16 @@ impl Fencing {
     ) -> Result<(), ConfineError> {
         let working_dir = run.working_dir;
         let own = self.own_folder(working_dir);
-        let mut fence = RunFence { leased: run.leased.to_vec(), ..RunFence::default() };
+        let room = confinement.bounds.room();
+        let mut fence = RunFence { leased: run.leased.to_vec(), room, ..RunFence::default() };
         if let (Some(ids), Some(folder)) = (&self.ids, &own) {
             let lease =
                 ids.lease().ok_or_else(|| ConfineError::Busy("all ids for Runs are in use".into()))?;
             fence.id = lease.id();
+            confinement.owner = Some(fence.id).filter(|_| !self.fences.view);
+            if let Some(part) = limits::hold_processes(confinement) {
+                confinement.parts.push(part);
+            }
             let owned = |path: &PathBuf| (path.clone(), folder::owner(path).unwrap_or_default());
             let paths = [folder].into_iter().chain(run.leased).map(owned).collect();
             let private_memory = self.fences.view;

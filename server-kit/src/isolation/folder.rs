@@ -135,6 +135,26 @@ pub(crate) fn remove_left(shared: &Path, belongs: impl Fn(u32) -> bool) -> io::R
     Ok(())
 }
 
+/// Bytes of what belongs to `id` in `shared`, as [`remove_left`] would remove it.
+pub(crate) fn held(shared: &Path, id: u32) -> u64 {
+    let mut total = 0;
+    let mut open = vec![shared.to_owned()];
+    while let Some(folder) = open.pop() {
+        for entry in std::fs::read_dir(&folder).into_iter().flatten().flatten() {
+            let Ok(stat) = rustix::fs::lstat(entry.path()) else { continue };
+            if stat.st_uid != id {
+                continue;
+            }
+            // Units of 512 bytes, whatever the file system's block size (stat(2)).
+            total += u64::try_from(stat.st_blocks).unwrap_or(0) * 512;
+            if FileType::from_raw_mode(stat.st_mode).is_dir() {
+                open.push(entry.path());
+            }
+        }
+    }
+    total
+}
+
 fn chown_at(parent: BorrowedFd<'_>, name: &CStr, uid: u32, gid: u32) -> io::Result<()> {
     let (uid, gid) = (Uid::from_raw(uid), Gid::from_raw(gid));
     Ok(rustix::fs::chownat(parent, name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)?)

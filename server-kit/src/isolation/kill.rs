@@ -15,7 +15,7 @@ pub(super) fn rungs(place: &Place, groups: &Arc<Groups>) -> Vec<Arc<dyn Rung>> {
     vec![
         Arc::new(KillGroup { groups: Arc::clone(groups), version: Version::V2 }),
         Arc::new(KillGroup { groups: Arc::clone(groups), version: Version::V1 }),
-        Arc::new(Subreaper { wanted: place.cgroup_parent.0.is_some() }),
+        Arc::new(Subreaper { wanted: place.may_group(Axis::Kill, "cgroup-v1-freezer") }),
     ]
 }
 
@@ -53,7 +53,7 @@ impl Rung for KillGroup {
         }
     }
 
-    fn weakness(&self) -> String {
+    fn weakness(&self, _ids: bool) -> String {
         String::new()
     }
 
@@ -88,7 +88,7 @@ impl Rung for Subreaper {
             .map_err(|error| format!("/proc cannot be read: {error}"))
     }
 
-    fn weakness(&self) -> String {
+    fn weakness(&self, _ids: bool) -> String {
         "every process of an ended Run is killed and reaped with the kernel's proof, but a Run can signal supervisors of its own uid".to_owned()
     }
 

@@ -7,6 +7,7 @@ use std::os::fd::{AsRawFd as _, BorrowedFd, OwnedFd, RawFd};
 use std::sync::Arc;
 
 use kruntimes_proto::v1::IsolationLevel;
+use nix::sys::resource::Resource;
 
 use super::bounds::Bounds;
 use super::cgroup::iops::{Iops, hold};
@@ -18,7 +19,11 @@ pub(super) fn rungs(place: &Place, groups: &Arc<Groups>) -> Vec<Arc<dyn Rung>> {
     vec![
         Arc::new(ControlGroups { groups: Arc::clone(groups), version: Version::V2, shares: place.shares }),
         Arc::new(ControlGroups { groups: Arc::clone(groups), version: Version::V1, shares: place.shares }),
-        Arc::new(Policed { wanted: place.cgroup_parent.0.is_some(), iops: place.iops, shares: place.shares }),
+        Arc::new(Policed {
+            wanted: place.may_group(Axis::Limits, "cgroup-v1"),
+            iops: place.iops,
+            shares: place.shares,
+        }),
     ]
 }
 
@@ -70,7 +75,7 @@ impl Rung for ControlGroups {
         try_it(&self.groups)
     }
 
-    fn weakness(&self) -> String {
+    fn weakness(&self, _ids: bool) -> String {
         let lacks = self.lacks();
         let mut reasons = Vec::new();
         if !lacks.is_empty() {
@@ -162,7 +167,8 @@ fn encode(entrance: super::cgroup::leaf::Entrance, fds: &mut Vec<OwnedFd>) -> Ve
         bytes.extend([kind, u8::try_from(fds.len()).unwrap_or(u8::MAX)]);
         fds.push(fd);
     };
-    for (kind, fd) in [(DIRECTORY, entrance.directory), (FREEZER, entrance.freezer)] {
+    let directory = if entrance.kill { DIRECTORY } else { BIRTHPLACE };
+    for (kind, fd) in [(directory, entrance.directory), (FREEZER, entrance.freezer)] {
         if let Some(fd) = fd {
             add(kind, fd);
         }
@@ -176,11 +182,14 @@ fn encode(entrance: super::cgroup::leaf::Entrance, fds: &mut Vec<OwnedFd>) -> Ve
 const DIRECTORY: u8 = 0;
 const FREEZER: u8 = 1;
 const TASKS: u8 = 2;
+const BIRTHPLACE: u8 = 3;
 
 /// How a child gets into its leaf.
 #[derive(Default)]
 struct Entry {
     directory: Option<RawFd>,
+    /// Everything in `directory` can be ended at once.
+    kill: bool,
     /// `cgroup.procs` of `directory`, for kernels and places where no child can be born in a group.
     procs: Option<OwnedFd>,
     freezer: Option<RawFd>,
@@ -194,7 +203,8 @@ impl Entry {
             let [kind, index] = pair else { return Err(nix::libc::EPROTO) };
             let fd = fds.get(usize::from(*index)).ok_or(nix::libc::EPROTO)?;
             match *kind {
-                DIRECTORY => entry.directory = Some(fd.as_raw_fd()),
+                DIRECTORY => (entry.directory, entry.kill) = (Some(fd.as_raw_fd()), true),
+                BIRTHPLACE => entry.directory = Some(fd.as_raw_fd()),
                 FREEZER => entry.freezer = Some(fd.as_raw_fd()),
                 _ => entry.tasks.push(fd.as_raw_fd()),
             }
@@ -206,43 +216,54 @@ impl Entry {
 /// The supervisor's side.
 pub(super) fn step(bytes: &[u8], fds: &[OwnedFd]) -> Result<Box<dyn Step>, c_int> {
     match bytes.split_first() {
-        Some((&FILE_SIZE, size)) => Ok(Box::new(FileSize::decode(size)?)),
+        Some((&FILE_SIZE, size)) => Ok(Box::new(ResourceLimit::decode(Resource::RLIMIT_FSIZE, size)?)),
+        Some((&PROCESSES, most)) => Ok(Box::new(ResourceLimit::decode(Resource::RLIMIT_NPROC, most)?)),
         _ => Ok(Box::new(Entry::decode(bytes, fds)?)),
     }
 }
 
 /// Marks a part with the largest size of a file.
 const FILE_SIZE: u8 = 0xff;
-/// So that a file that has grown to the bound is seen to be more than the limit on all files.
-const MARGIN: u64 = 1 << 20;
+/// Marks a part with the most processes and threads of the Run's id.
+const PROCESSES: u8 = 0xfe;
+
+/// Where processes are only looked at now and then, and the Run has an id of its own: the kernel bounds what can come
+/// between two looks. It counts by id over the whole node, where a Run of another Pod may have the same one: so there
+/// is room for both, and the limit itself is the looks' matter.
+pub(super) fn hold_processes(confinement: &Confinement) -> Option<Part> {
+    let limit = confinement.bounds.pids.filter(|_| confinement.policed)?;
+    let mut bytes = vec![PROCESSES];
+    bytes.extend(limit.saturating_mul(2).saturating_add(64).to_le_bytes());
+    Some(Part { axis: Axis::Limits, bytes })
+}
 
 /// Storage is looked at now and then; that no single file is larger holds between two looks as well. Not where a
 /// Run may write to other folders: what lies there has no limit.
 fn bound_files(bounds: &Bounds, shares: bool, confinement: &mut Confinement) {
-    let Some(limit) = bounds.storage.filter(|_| !shares) else { return };
+    let Some(size) = bounds.file().filter(|_| !shares) else { return };
     let mut bytes = vec![FILE_SIZE];
-    bytes.extend(limit.saturating_add(MARGIN).to_le_bytes());
+    bytes.extend(size.to_le_bytes());
     confinement.parts.push(Part { axis: Axis::Limits, bytes });
+    confinement.bounded_files = true;
 }
 
-/// `RLIMIT_FSIZE`: a write beyond it ends the writer (SIGXFSZ) or fails.
-struct FileSize(nix::libc::rlimit);
+/// `RLIMIT_FSIZE`: a write beyond it ends the writer (SIGXFSZ) or fails. `RLIMIT_NPROC`: a fork beyond it fails.
+struct ResourceLimit(Resource, nix::libc::rlimit);
 
-impl FileSize {
-    fn decode(bytes: &[u8]) -> Result<Self, c_int> {
+impl ResourceLimit {
+    fn decode(resource: Resource, bytes: &[u8]) -> Result<Self, c_int> {
         let bytes: [u8; 8] = bytes.try_into().map_err(|_| nix::libc::EPROTO)?;
         // The hard limit of the server itself cannot be raised.
-        let (_, most) = nix::sys::resource::getrlimit(nix::sys::resource::Resource::RLIMIT_FSIZE)
-            .map_err(|errno| errno as c_int)?;
-        let size = u64::from_le_bytes(bytes).min(most);
-        Ok(Self(nix::libc::rlimit { rlim_cur: size, rlim_max: size }))
+        let (_, most) = nix::sys::resource::getrlimit(resource).map_err(|errno| errno as c_int)?;
+        let limit = u64::from_le_bytes(bytes).min(most);
+        Ok(Self(resource, nix::libc::rlimit { rlim_cur: limit, rlim_max: limit }))
     }
 }
 
-impl Step for FileSize {
+impl Step for ResourceLimit {
     unsafe fn enter(&self) -> Result<(), c_int> {
         // SAFETY: a system call on a value that lives as long as the call.
-        match unsafe { nix::libc::setrlimit(nix::libc::RLIMIT_FSIZE, &raw const self.0) } {
+        match unsafe { nix::libc::setrlimit(self.0 as _, &raw const self.1) } {
             0 => Ok(()),
             _ => Err(nix::errno::Errno::last_raw()),
         }
@@ -265,7 +286,8 @@ impl Step for Entry {
     }
 
     fn crusher(&self) -> Option<Crusher> {
-        self.directory.map(Crusher::Kill).or(self.freezer.map(Crusher::Freeze))
+        let kill = self.directory.filter(|_| self.kill).map(Crusher::Kill);
+        self.freezer.map(Crusher::Freeze).or(kill)
     }
 
     unsafe fn enter(&self) -> Result<(), c_int> {
@@ -306,10 +328,11 @@ impl Rung for Policed {
         Ok(())
     }
 
-    fn weakness(&self) -> String {
+    fn weakness(&self, ids: bool) -> String {
         let weak = "memory and processes are measured several times a second and a Run over its limit is ended: what happens between is not held; CPU and IO are not bounded";
         let iops = Iops::Accounted("there are no control groups".into()).told().filter(|_| self.iops);
-        [Some(weak.to_owned()), iops].into_iter().flatten().collect::<Vec<_>>().join("; ")
+        let held = ids.then(|| "the kernel holds processes at twice their limit and 64".to_owned());
+        [Some(weak.to_owned()), held, iops].into_iter().flatten().collect::<Vec<_>>().join("; ")
     }
 
     fn remedy(&self) -> &'static str {

@@ -14,7 +14,7 @@
 //! | `fence` | the order in which they are put up: nursery, supervisor, the Run's process |
 //! | `fencing` | the server's side: ids and folders of Runs |
 //! | `devices` | what the groups let through, where Landlock does not hold devices |
-//! | `places`, `landlock`, `mounts`, `network`, `seccomp`, `capabilities`, `ids`, `folder` | one mechanism each |
+//! | `places`, `landlock`, `mounts`, `rooms`, `network`, `seccomp`, `capabilities`, `ids`, `folder` | one mechanism each |
 //!
 //! How limits and kill plug in:
 //!
@@ -43,6 +43,7 @@ mod mounts;
 mod network;
 mod part;
 mod places;
+mod rooms;
 mod seccomp;
 mod trial;
 
@@ -64,6 +65,7 @@ pub(crate) use fence::{Admitted, Ahead, FenceError, Fences, Once, RunFence};
 pub(crate) use fencing::{Fencing, Wanted};
 pub(crate) use ids::IdRange;
 pub(crate) use part::{AxisStep, Crusher, Part, PartRef, Step, steps};
+pub(crate) use rooms::Rooms;
 
 /// What a rung protects. The order is the order of entry in the child: groups while the server's rights
 /// are there, mounts before what forbids mounting, identity and system calls last.
@@ -95,7 +97,8 @@ impl Axis {
     /// What can be chosen by name, best first.
     pub(crate) fn mechanisms(self) -> &'static [&'static str] {
         match self {
-            Self::Limits | Self::Kill => &[],
+            Self::Limits => &["cgroup-v2", "cgroup-v1", "policing"],
+            Self::Kill => &["cgroup-v2", "cgroup-v1-freezer", "subreaper"],
             Self::Files => &["mount-namespace", "landlock", "directory"],
             Self::Devices => &["landlock", "cgroup", "variables"],
             Self::Network => &["namespace", "seccomp", "landlock-tcp", "shared"],
@@ -106,14 +109,13 @@ impl Axis {
 
 /// Where this server runs, as far as a rung must know.
 #[derive(Clone, Debug, Default)]
-#[allow(dead_code, reason = "the floor of the axis files reads none of it")]
 pub(crate) struct Place {
     /// Below it lie the Runs' working directories.
     pub work_dir: PathBuf,
-    /// The kit's own folder with socket and token, which no Run may enter.
-    pub socket_dir: Option<PathBuf>,
     /// Where control groups may be made; nowhere by default.
     pub cgroup_parent: ParentFlag,
+    /// Where the ladder of an axis is to begin.
+    pub at_most: Vec<AtMost>,
     /// Runs can lease operations a second on the disk of their folders.
     pub iops: bool,
     /// Runs may write to folders beside their own.
@@ -122,11 +124,16 @@ pub(crate) struct Place {
     pub idle: usize,
 }
 
+impl Place {
+    /// Whether no flag switches control groups off for that axis, whose last rung that has them is `last`.
+    fn may_group(&self, axis: Axis, last: &str) -> bool {
+        self.cgroup_parent.0.is_some() && unwanted(&self.at_most, axis, last).is_none()
+    }
+}
+
 /// One execution, as far as a rung must know.
 #[derive(Clone, Copy, Debug)]
-#[allow(dead_code, reason = "the floor of the axis files reads none of it")]
 pub(crate) struct Subject<'a> {
-    pub id: &'a str,
     /// Its own working directory.
     pub working_dir: &'a Path,
     /// Requested amounts, name to Kubernetes quantity.
@@ -150,6 +157,10 @@ pub(crate) struct Confinement {
     pub bounds: Bounds,
     /// Nothing holds memory and processes but the server's own look at them.
     pub policed: bool,
+    /// No file may grow beyond the limit on storage.
+    pub bounded_files: bool,
+    /// The id whose files in the container's `/dev/shm` are this Run's, where it has none of its own.
+    pub owner: Option<u32>,
 }
 
 impl Confinement {
@@ -189,8 +200,8 @@ pub(crate) trait Rung: Send + Sync {
     fn level(&self) -> IsolationLevel;
     /// Tries whether it holds here; the error says what is missing.
     fn probe(&self) -> Result<(), String>;
-    /// What it cannot do, as the reason why the level is no better.
-    fn weakness(&self) -> String;
+    /// What it cannot do, as the reason why the level is no better; with `ids` each Run has an id of its own.
+    fn weakness(&self, ids: bool) -> String;
     /// The setting of the Pod or the node that would give a better level; empty where none is known.
     fn remedy(&self) -> &'static str {
         ""
@@ -223,23 +234,24 @@ impl Ladder {
     pub(crate) fn open(place: &Place, wanted: Wanted) -> Self {
         let groups = Groups::open(place);
         let filter = DeviceFilter::find(&groups, &wanted.leasable);
-        Self::probe(&rungs(place, &groups), groups, Fencing::find(wanted, filter))
+        Self::probe(&rungs(place, &groups), groups, Fencing::find(wanted, filter), &place.at_most)
     }
 
     /// Probes every rung and takes the best that holds on each axis.
-    fn probe(rungs: &[Arc<dyn Rung>], groups: Arc<Groups>, fencing: Fencing) -> Self {
+    fn probe(rungs: &[Arc<dyn Rung>], groups: Arc<Groups>, fencing: Fencing, at_most: &[AtMost]) -> Self {
         let found = [Axis::Limits, Axis::Kill].map(|axis| {
             let mut missing: Vec<String> = Vec::new();
             for rung in rungs.iter().filter(|rung| rung.axis() == axis) {
-                match rung.probe() {
+                let wanted = unwanted(at_most, axis, rung.mechanism()).map_or(Ok(()), Err);
+                match wanted.and_then(|()| rung.probe()) {
                     Ok(()) => return (axis, Some(Arc::clone(rung)), missing),
                     Err(reason) => missing.push(format!("{}: {reason}", rung.mechanism())),
                 }
             }
             (axis, None, missing)
         });
-        let guarded = fencing.guards_kit();
-        let told = found.iter().map(|(axis, rung, missing)| told(*axis, rung.as_deref(), missing, guarded));
+        let told =
+            found.iter().map(|(axis, rung, missing)| told(*axis, rung.as_deref(), missing, fencing.fences()));
         let (told, remedies): (Vec<_>, Vec<_>) = told.unzip();
         let remedies = found.iter().map(|(axis, ..)| *axis).zip(remedies).collect();
         let record = |own| Isolation { axes: [told.as_slice(), fencing.held(own)].concat() };
@@ -322,9 +334,8 @@ impl std::str::FromStr for AtMost {
         let (axis, mechanism) =
             text.split_once('=').ok_or_else(|| format!("{text:?} is not AXIS=MECHANISM"))?;
         let named = Axis::ALL.into_iter().find(|known| known.name() == axis);
-        let chosen = named.filter(|axis| !axis.mechanisms().is_empty());
         let axis =
-            chosen.ok_or_else(|| format!("{axis:?} is none of files, devices, network, privileges"))?;
+            named.ok_or_else(|| format!("{axis:?} is none of {}", Axis::ALL.map(Axis::name).join(", ")))?;
         if !axis.mechanisms().contains(&mechanism) {
             let known = axis.mechanisms().join(", ");
             return Err(format!("{mechanism:?} is not one of what {} has: {known}", axis.name()));
@@ -339,6 +350,13 @@ impl std::fmt::Display for AtMost {
     }
 }
 
+/// Why `mechanism` is not to be tried.
+fn unwanted(at_most: &[AtMost], axis: Axis, mechanism: &str) -> Option<String> {
+    let wanted = at_most.iter().find(|limit| limit.axis == axis)?;
+    let rank = |name: &str| axis.mechanisms().iter().position(|known| *known == name);
+    (rank(mechanism)? < rank(&wanted.mechanism)?).then(|| format!("not wanted: --isolation {wanted}"))
+}
+
 /// What a Run without a rung that guards the kit can undo.
 const UNGUARDED: &str =
     "Runs have the server's rights, so that a hostile one could write the kit's control groups itself";
@@ -351,18 +369,18 @@ fn told(
     axis: Axis,
     rung: Option<&dyn Rung>,
     missing: &[String],
-    guarded: bool,
+    fences: &Fences,
 ) -> (IsolationAxis, Vec<&'static str>) {
     let mut reasons = missing.to_vec();
     let mut level = IsolationLevel::None;
     let mut remedies = Vec::new();
     if let Some(rung) = rung {
         level = rung.level();
-        let weakness = Some(rung.weakness()).filter(|weakness| !weakness.is_empty());
+        let weakness = Some(rung.weakness(fences.own_ids)).filter(|weakness| !weakness.is_empty());
         let help = Some(rung.remedy()).filter(|remedy| !remedy.is_empty());
         reasons.extend(weakness.map(|text| help.map_or(text.clone(), |help| format!("{text} ({help})"))));
         remedies.extend(help);
-        if level == IsolationLevel::Hard && !guarded {
+        if level == IsolationLevel::Hard && !fences.guard_kit() {
             level = IsolationLevel::Soft;
             reasons.push(format!("{UNGUARDED} ({FOR_GUARD})"));
             remedies.push(FOR_GUARD);

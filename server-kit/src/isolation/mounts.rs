@@ -15,11 +15,13 @@ use std::path::{Path, PathBuf};
 use nix::mount::{MsFlags, mount};
 use rustix::fs::{Mode, OFlags};
 
+use super::bounds::ROOM;
 use super::places::Places;
+use super::rooms::{Rooms, SHARED_MEMORY};
 
 const NOTHING: Option<&str> = None;
-/// A private folder holds memory; a Run that fills it meets this bound before it hurts the Pod.
-const SIZE: &str = "1g";
+/// What each Run has for itself.
+const OWN: [&str; 2] = ["/tmp", SHARED_MEMORY];
 
 /// Enters a user namespace in which this process has every capability over namespaces that it makes, and
 /// nobody another uid. This process must have one thread and be dumpable.
@@ -42,14 +44,17 @@ fn unshare(flags: c_int) -> io::Result<()> {
     if unsafe { libc::unshare(flags) } == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
-/// In the nursery, once: hides the kit's folder, and opens a way to the work folder for other uids where a
-/// folder on the way is closed to them (by hiding that folder: they could not look into it anyway).
-pub(crate) fn hide_once(places: &Places) -> Result<(), String> {
+/// In the nursery, once: hides the kit's folder. Where Runs have `ids` of their own, opens a way to the work
+/// folder for them through a folder that is closed to others (by hiding that folder: they could not look into
+/// it anyway). With the server's id a Run can: a home with the programs that it starts may be one.
+pub(crate) fn hide_once(places: &Places, ids: bool) -> Result<(), String> {
     unshare(libc::CLONE_NEWNS).map_err(|error| format!("no mount namespace: {error}"))?;
     mount(NOTHING, "/", NOTHING, MsFlags::MS_REC | MsFlags::MS_PRIVATE, NOTHING)
         .map_err(|errno| format!("the mounts cannot be made private: {}", errno.desc()))?;
-    let mut closed: Vec<PathBuf> =
-        visible(places).iter().filter_map(|path| closed_on_the_way(path)).collect();
+    let mut closed: Vec<PathBuf> = Vec::new();
+    if ids {
+        closed.extend(visible(places).iter().filter_map(|path| closed_on_the_way(path)));
+    }
     closed.sort();
     closed.dedup();
     cover(&closed, 0o755, places)?;
@@ -59,21 +64,41 @@ pub(crate) fn hide_once(places: &Places) -> Result<(), String> {
     }
 }
 
+/// What each Run has for itself here: not what the Runtime's author gave to all.
+pub(crate) fn own(places: &Places) -> Vec<&'static Path> {
+    let own =
+        OWN.into_iter().map(Path::new).filter(|path| !places.shared.iter().any(|shared| shared == path));
+    // A container without /dev/shm has no private one either.
+    own.filter(|path| path.is_dir()).collect()
+}
+
 /// In each supervisor: a view of its own, in which the work folder is empty. The answer is the real one, for
-/// [`show`].
-pub(crate) fn own_view(places: &Places, network: bool) -> Result<OwnedFd, String> {
+/// [`show`], and what the Run will have for itself.
+pub(crate) fn own_view(places: &Places, network: bool) -> Result<(OwnedFd, Rooms), String> {
     let network = if network { libc::CLONE_NEWNET } else { 0 };
     unshare(libc::CLONE_NEWNS | libc::CLONE_NEWIPC | network)
         .map_err(|error| format!("no namespaces: {error}"))?;
-    cover(&[PathBuf::from("/tmp")], 0o1777, places)?;
-    if Path::new("/dev/shm").is_dir() {
-        cover_one(Path::new("/dev/shm"), 0o1777)?;
-    }
+    let own = own(places);
+    cover(&own.iter().map(|path| path.to_path_buf()).collect::<Vec<_>>(), 0o1777, places)?;
+    let rooms = Rooms::open(&own).map_err(|error| format!("what is private cannot be opened: {error}"))?;
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let work = rustix::fs::open(&places.work, flags, Mode::empty())
         .map_err(|error| format!("{}: {error}", places.work.display()))?;
     cover_one(&places.work, 0o755)?;
-    Ok(work)
+    Ok((work, rooms))
+}
+
+/// In a supervisor that knows its Run: how much each of what is its own may hold.
+pub(crate) fn make_room(places: &Places, bytes: u64) -> Result<(), String> {
+    if bytes == ROOM {
+        return Ok(());
+    }
+    let options = format!("size={bytes}");
+    let flags = MsFlags::MS_REMOUNT | MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
+    own(places).into_iter().try_for_each(|folder| {
+        mount(NOTHING, folder, NOTHING, flags, Some(options.as_str()))
+            .map_err(|errno| format!("the size of {}: {}", folder.display(), errno.desc()))
+    })
 }
 
 /// In a supervisor that knows its Run: puts the Run's folder in its place in the empty work folder, or takes
@@ -109,16 +134,23 @@ fn visible(places: &Places) -> Vec<&PathBuf> {
     [&places.work].into_iter().chain(&places.shared).chain(folders).collect()
 }
 
-/// The topmost folder above `path` that another uid cannot pass.
+/// The topmost folder above `path` that another uid cannot pass, but for /tmp, which is covered anyway.
 fn closed_on_the_way(path: &Path) -> Option<PathBuf> {
+    let first = closed_above(path)?;
+    (!first.starts_with("/tmp")).then_some(first)
+}
+
+/// The topmost folder above `path` that another uid cannot pass.
+pub(crate) fn closed_above(path: &Path) -> Option<PathBuf> {
     let mut above: Vec<&Path> = path.ancestors().skip(1).collect();
     above.reverse();
-    let is_closed = |folder: &&&Path| {
-        // /tmp is covered anyway.
-        fs::metadata(folder).is_ok_and(|metadata| metadata.permissions().mode() & 0o001 == 0)
-    };
-    let first = above.iter().find(is_closed)?;
-    (!first.starts_with("/tmp")).then(|| first.to_path_buf())
+    let is_closed = |folder: &&&Path| closed(folder);
+    above.iter().find(is_closed).map(|folder| folder.to_path_buf())
+}
+
+/// Whether somebody with neither the owner's nor the group's id can neither pass a folder nor execute a file.
+pub(crate) fn closed(path: &Path) -> bool {
+    fs::metadata(path).is_ok_and(|metadata| metadata.permissions().mode() & 0o001 == 0)
 }
 
 /// Puts an empty folder over each of `folders`, and what Runs must see back into it.
@@ -160,7 +192,7 @@ fn make_way(path: &Path) -> io::Result<()> {
 }
 
 fn cover_one(folder: &Path, mode: u32) -> Result<(), String> {
-    let options = format!("mode={mode:o},size={SIZE}");
+    let options = format!("mode={mode:o},size={ROOM}");
     mount(
         Some("kruntimes"),
         folder,

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use super::landlock::Grant;
+use super::rooms::SHARED_MEMORY;
 
 /// Folders that matter to the files axis. All absolute, without links.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -61,6 +62,8 @@ pub(crate) struct Mode {
     pub private: bool,
     /// Devices are fenced by these rules as well.
     pub devices: bool,
+    /// Each Run has an id of its own.
+    pub ids: bool,
 }
 
 impl Places {
@@ -80,7 +83,7 @@ impl Places {
         if !mode.files {
             let apart = ["/dev", "/proc"].map(Path::new);
             image(Path::new("/"), &apart, Grant::Write, tree, &mut rules);
-            rules.push((PathBuf::from("/dev/shm"), Grant::Write));
+            rules.push((PathBuf::from(SHARED_MEMORY), Grant::Write));
             self.devices(mode.devices, tree, &mut rules);
             return rules;
         }
@@ -90,7 +93,10 @@ impl Places {
             rules.push((PathBuf::from("/tmp"), Grant::Write));
         }
         image(Path::new("/"), &apart, Grant::Read, tree, &mut rules);
-        rules.push((PathBuf::from("/dev/shm"), Grant::Write));
+        // With one id for all, nobody could tell whose is what an ended Run left there.
+        if mode.private || mode.ids {
+            rules.push((PathBuf::from(SHARED_MEMORY), Grant::Write));
+        }
         self.devices(mode.devices, tree, &mut rules);
         rules.extend(self.shared.iter().map(|path| (path.clone(), Grant::Write)));
         rules

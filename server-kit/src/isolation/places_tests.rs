@@ -48,7 +48,7 @@ fn grant(rules: &[(PathBuf, Grant)], path: &str) -> Option<Grant> {
     rules.iter().find(|(rule, _)| rule == Path::new(path)).map(|(_, grant)| *grant)
 }
 
-const LANDLOCK_ALONE: Mode = Mode { files: true, private: false, devices: true };
+const LANDLOCK_ALONE: Mode = Mode { files: true, private: false, devices: true, ids: false };
 
 #[test]
 fn the_image_is_read_only_and_what_is_the_kits_or_anothers_has_no_rule() {
@@ -59,6 +59,16 @@ fn the_image_is_read_only_and_what_is_the_kits_or_anothers_has_no_rule() {
     for path in ["/", "/run", "/run/kruntimes", "/workspace", "/workspace/a", "/tmp", "/data"] {
         assert_eq!(grant(&rules, path), None, "{path}");
     }
+}
+
+#[test]
+fn shared_memory_is_for_runs_whose_part_of_it_can_be_told() {
+    let granted = |mode| grant(&places().rules(mode, &TREE), "/dev/shm");
+    assert_eq!(granted(LANDLOCK_ALONE), None);
+    assert_eq!(granted(Mode { ids: true, ..LANDLOCK_ALONE }), Some(Grant::Write));
+    assert_eq!(granted(Mode { private: true, ..LANDLOCK_ALONE }), Some(Grant::Write));
+    let given = Places { shared: vec!["/dev/shm".into()], ..places() };
+    assert_eq!(grant(&given.rules(LANDLOCK_ALONE, &TREE), "/dev/shm"), Some(Grant::Write));
 }
 
 #[test]
@@ -86,7 +96,7 @@ fn without_a_fence_of_files_only_devices_are_closed() {
 
 #[test]
 fn with_private_mounts_tmp_is_the_runs_and_all_may_be_listed() {
-    let rules = places().rules(Mode { files: true, private: true, devices: true }, &TREE);
+    let rules = places().rules(Mode { private: true, ..LANDLOCK_ALONE }, &TREE);
     assert_eq!(grant(&rules, "/"), Some(Grant::List));
     assert_eq!(grant(&rules, "/tmp"), Some(Grant::Write));
 }

@@ -85,6 +85,10 @@ const DENIED: &[i64] = &[
     libc::SYS_ioperm,
 ];
 
+/// Makes what is the container's and outlives its maker: System V objects and message queues. Refused as on a kernel that
+/// has none, where Runs have no IPC namespace of their own.
+const LASTING: &[i64] = &[libc::SYS_shmget, libc::SYS_semget, libc::SYS_msgget, libc::SYS_mq_open];
+
 /// Where an instruction goes on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Go {
@@ -131,11 +135,12 @@ const X32: u32 = 0x4000_0000;
 /// Leaves of the search are no longer than this.
 const LEAF: usize = 4;
 
-/// The program: the list, and with `no_sockets` that `socket(2)` gives only `AF_UNIX`.
+/// The program: the list, with `no_sockets` that `socket(2)` gives only `AF_UNIX`, with `no_ipc` that nothing of the
+/// container's IPC can be made.
 ///
 /// `clone3` has its flags in memory, where no rule can look: `ENOSYS`, on which its callers fall back to
 /// `clone`. 32-bit programs are ended: their calls have other numbers, which the list does not know.
-pub(crate) fn program(list: bool, no_sockets: bool) -> Result<Vec<sock_filter>, String> {
+pub(crate) fn program(list: bool, no_sockets: bool, no_ipc: bool) -> Result<Vec<sock_filter>, String> {
     let mut calls: Vec<(u32, Go)> = Vec::new();
     let number = |call: i64| u32::try_from(call).unwrap_or(u32::MAX);
     if list {
@@ -144,6 +149,9 @@ pub(crate) fn program(list: bool, no_sockets: bool) -> Result<Vec<sock_filter>, 
     }
     if no_sockets {
         calls.push((number(libc::SYS_socket), Go::Socket));
+    }
+    if no_ipc {
+        calls.extend(LASTING.iter().map(|call| (number(*call), Go::Unknown)));
     }
     if calls.is_empty() {
         return Ok(Vec::new());

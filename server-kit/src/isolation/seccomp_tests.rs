@@ -72,7 +72,7 @@ fn errno(number: c_int) -> u32 {
 
 #[test]
 fn what_is_on_the_list_is_refused_and_ordinary_calls_pass() {
-    let program = program(true, false).expect("builds");
+    let program = program(true, false, false).expect("builds");
     for number in DENIED {
         assert_eq!(run(&program, call(*number, 0)), errno(libc::EPERM), "{number}");
     }
@@ -82,8 +82,20 @@ fn what_is_on_the_list_is_refused_and_ordinary_calls_pass() {
 }
 
 #[test]
+fn nothing_lasting_is_made_where_it_would_be_the_containers() {
+    let (shared, own) =
+        (program(true, true, true).expect("builds"), program(true, true, false).expect("builds"));
+    for number in LASTING {
+        assert_eq!(run(&shared, call(*number, 0)), errno(libc::ENOSYS), "{number}");
+        assert_eq!(run(&own, call(*number, 0)), ALLOW, "{number}");
+    }
+    assert_eq!(run(&shared, call(libc::SYS_ptrace, 0)), errno(libc::EPERM));
+    assert_eq!(run(&shared, call(libc::SYS_memfd_create, 0)), ALLOW);
+}
+
+#[test]
 fn threads_and_children_pass_and_new_namespaces_do_not() {
-    let program = program(true, false).expect("builds");
+    let program = program(true, false, false).expect("builds");
     let clone = |flags: c_int| run(&program, call(libc::SYS_clone, u64::from(flags.cast_unsigned())));
     assert_eq!(clone(libc::SIGCHLD), ALLOW);
     assert_eq!(clone(libc::CLONE_VM | libc::CLONE_THREAD | libc::CLONE_SIGHAND | libc::CLONE_SETTLS), ALLOW);
@@ -99,7 +111,7 @@ fn threads_and_children_pass_and_new_namespaces_do_not() {
 
 #[test]
 fn other_names_of_the_same_calls_do_not_pass() {
-    let program = program(true, false).expect("builds");
+    let program = program(true, false, false).expect("builds");
     let x32 = Call { number: 0x4000_0000 | 101, ..call(0, 0) };
     assert_eq!(run(&program, x32), errno(libc::ENOSYS));
     // ptrace is 26 there.
@@ -113,7 +125,7 @@ fn without_a_network_only_local_sockets_are_made() {
         run(program, call(libc::SYS_socket, u64::from(family.cast_unsigned())))
     };
     for list in [false, true] {
-        let closed = program(list, true).expect("builds");
+        let closed = program(list, true, false).expect("builds");
         assert_eq!(socket(&closed, libc::AF_UNIX), ALLOW);
         for family in [libc::AF_INET, libc::AF_INET6, libc::AF_NETLINK, libc::AF_PACKET, libc::AF_VSOCK] {
             assert_eq!(socket(&closed, family), errno(libc::EPERM), "{family}");
@@ -148,7 +160,7 @@ fn chain() -> Vec<sock_filter> {
 
 #[test]
 fn the_search_answers_as_the_chain_does() {
-    let (search, chain) = (program(true, false).expect("builds"), chain());
+    let (search, chain) = (program(true, false, false).expect("builds"), chain());
     assert!(search.len() * 2 < chain.len(), "{} and {} instructions", search.len(), chain.len());
     for number in (0..1000).filter(|number| *number != libc::SYS_clone3) {
         for first in [0, 0x11, 0x1000_0000, 0x0002_0000, u64::MAX, 1 << 40] {

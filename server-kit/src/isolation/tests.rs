@@ -25,7 +25,7 @@ impl Rung for Fake {
         self.probe.map_err(ToOwned::to_owned)
     }
 
-    fn weakness(&self) -> String {
+    fn weakness(&self, _ids: bool) -> String {
         String::new()
     }
 }
@@ -70,7 +70,7 @@ impl Rung for Plain {
         Ok(())
     }
 
-    fn weakness(&self) -> String {
+    fn weakness(&self, _ids: bool) -> String {
         self.weakness.to_owned()
     }
 }
@@ -89,7 +89,7 @@ fn with_fences(rungs: &[Arc<dyn Rung>], holds: bool) -> Ladder {
     };
     let filter = Err("not here".to_owned());
     let fencing = Fencing::by(wanted, filter, |_, _| if holds { Ok(()) } else { Err("not here".into()) });
-    Ladder::probe(rungs, Groups::open(&Place::default()), fencing)
+    Ladder::probe(rungs, Groups::open(&Place::default()), fencing, &[])
 }
 
 fn ladder(rungs: &[Arc<dyn Rung>]) -> Ladder {
@@ -167,7 +167,8 @@ fn a_run_without_a_folder_of_its_own_is_told_so() {
 fn where_an_axis_begins_is_named_by_axis_and_mechanism() {
     for (text, wrong) in [
         ("files", "AXIS=MECHANISM"),
-        ("limits=none", "none of files, devices, network, privileges"),
+        ("luck=none", "none of limits, kill, files, devices, network, privileges"),
+        ("limits=none", "cgroup-v2, cgroup-v1, policing"),
         ("files=hope", "mount-namespace, landlock, directory"),
     ] {
         let error = text.parse::<AtMost>().expect_err(text);

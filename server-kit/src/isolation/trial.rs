@@ -72,7 +72,7 @@ fn nursery(fences: &Fences, id: u32, folder: &Path) -> Result<(), String> {
     let once = Once::prepare(fences.clone()).map_err(|error| error.to_string())?;
     let ahead = once.ahead().map_err(|error| error.to_string())?;
     let null: OwnedFd = File::open("/dev/null").map_err(|error| format!("/dev/null: {error}"))?.into();
-    let run = RunFence { id, folder: folder.to_owned(), leased: Vec::new() };
+    let run = RunFence { id, folder: folder.to_owned(), room: 1 << 20, leased: Vec::new() };
     let admitted = ahead.admit(&run, no_outputs(&null)).map_err(|error| error.to_string())?;
     let (reader, writer) = pipe().map_err(|errno| errno.desc().to_owned())?;
     // SAFETY: as above.

@@ -13,7 +13,7 @@ use nix::sys::time::TimeValLike as _;
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
 use nix::unistd::Pid;
 
-use crate::isolation::{self, Ahead, Axis, Crusher, FenceError, Once, RunFence};
+use crate::isolation::{self, Ahead, Axis, Crusher, FenceError, Once, Rooms, RunFence};
 
 use super::command::{self, Stack, StartError};
 use super::sys::{self, receive, send, unix_micros};
@@ -46,11 +46,13 @@ pub(super) fn supervise(control: &OwnedFd, once: &Once) -> i32 {
     let _lease = if buffer[0] & LEASED == 0 { None } else { fds.pop() };
     buffer[0] &= !LEASED;
     let report = match start(&buffer[..length], fds, ahead, &mut stack) {
-        Ok(Started { since, pid, crusher, _fds }) => {
+        Ok(Started { since, pid, crusher, rooms, _fds }) => {
             drop((buffer, stack));
-            let _ = send(control, &Report::Started { at: unix_micros(), pid: pid.as_raw() }.encode(), &[]);
+            let started = Report::Started { at: unix_micros(), pid: pid.as_raw() };
+            let _ = send(control, &started.encode(), &rooms.fds());
             Report::Ended(
-                Watcher { control, events, since, command: pid, crusher, exit: None, stopped: false }.run(),
+                Watcher { control, events, since, command: pid, crusher, rooms, exit: None, stopped: false }
+                    .run(),
             )
         }
         Err(StartError { step, errno }) => Report::StartFailed { at: unix_micros(), step, errno },
@@ -65,6 +67,7 @@ struct Started {
     since: Instant,
     pid: Pid,
     crusher: Option<Crusher>,
+    rooms: Rooms,
     /// Those that `crusher` names.
     _fds: Vec<OwnedFd>,
 }
@@ -109,7 +112,7 @@ fn start(
     let since = Instant::now();
     let pid = command::start(&job, &mut steps, &fence, stdio, stack)?;
     let crusher = steps.iter().find_map(|(_, step)| step.crusher());
-    Ok(Started { since, pid, crusher, _fds: fds })
+    Ok(Started { since, pid, crusher, rooms: fence.rooms, _fds: fds })
 }
 
 struct Watcher<'a> {
@@ -118,6 +121,7 @@ struct Watcher<'a> {
     since: Instant,
     command: Pid,
     crusher: Option<Crusher>,
+    rooms: Rooms,
     exit: Option<Exit>,
     /// A signal reached the command while it lived.
     stopped: bool,
@@ -194,11 +198,8 @@ impl Watcher<'_> {
                 true
             }
             Ok(Order::Sample) => {
-                let _ = send(
-                    self.control,
-                    &Report::Sampled { wall: micros_since(self.since), counters: living_counters() }.encode(),
-                    &[],
-                );
+                let (wall, counters) = (micros_since(self.since), living_counters(&self.rooms));
+                let _ = send(self.control, &Report::Sampled { wall, counters }.encode(), &[]);
                 true
             }
             Ok(Order::Kill) | Err(_) => false,
@@ -247,7 +248,7 @@ fn reaped_counters() -> Counters {
 }
 
 /// As [`reaped_counters`], with what living descendants used so far.
-fn living_counters() -> Counters {
+fn living_counters(rooms: &Rooms) -> Counters {
     let mut total = reaped_counters();
     let ticks = nix::unistd::sysconf(nix::unistd::SysconfVar::CLK_TCK).ok().flatten().unwrap_or(100);
     let per_tick = 1_000_000 / u64::try_from(ticks).unwrap_or(100).max(1);
@@ -262,6 +263,38 @@ fn living_counters() -> Counters {
         let alone = descendants.len() == 1;
         let shared = if alone { None } else { proportional(*pid) };
         total.resident_bytes += shared.or(field(&status, "VmRSS:")).unwrap_or(0) * 1024;
+    }
+    total.resident_bytes += unmapped(rooms, &descendants);
+    total
+}
+
+/// Bytes in what the Run has for itself, which is memory, less what its processes have mapped of it: that is among their
+/// own already.
+fn unmapped(rooms: &Rooms, descendants: &[Pid]) -> u64 {
+    /// Not worth going through every map for.
+    const LITTLE: u64 = 1 << 20;
+    let used = rooms.used();
+    if used <= LITTLE {
+        return 0;
+    }
+    used.saturating_sub(descendants.iter().map(|pid| mapped(rooms, *pid)).sum())
+}
+
+fn mapped(rooms: &Rooms, pid: Pid) -> u64 {
+    let Ok(maps) = std::fs::read_to_string(format!("/proc/{pid}/smaps")) else {
+        // More than that it cannot be.
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+        return field(&status, "RssShmem:").unwrap_or(0) * 1024;
+    };
+    let (mut total, mut ours) = (0, false);
+    for line in maps.lines() {
+        let mut words = line.split_ascii_whitespace();
+        match (words.next(), words.nth(2)) {
+            // A mapping begins: `FROM-TO rwxp OFFSET MAJOR:MINOR INODE PATH`.
+            (Some(first), Some(device)) if !first.ends_with(':') => ours = rooms.is_on(device),
+            (Some("Pss:"), _) if ours => total += field(line, "Pss:").unwrap_or(0) * 1024,
+            _ => {}
+        }
     }
     total
 }

@@ -266,6 +266,8 @@ pub(crate) struct Control {
     socket: AsyncFd<OwnedFd>,
     gone: oneshot::Receiver<()>,
     pid: i32,
+    /// Descriptors that came with reports.
+    given: Vec<OwnedFd>,
     shared: Arc<Shared>,
 }
 
@@ -276,7 +278,7 @@ impl Control {
         lock(&shared.state).gone.insert(idle.pid, sender);
         // SAFETY: an `OwnedFd` gives the same open descriptor as long as it lives.
         let socket = unsafe { AsyncFd::register_with_interest(idle.control, Interest::READABLE) }?;
-        Ok(Self { socket, gone, pid: idle.pid, shared })
+        Ok(Self { socket, gone, pid: idle.pid, given: Vec::new(), shared })
     }
 
     fn send_job(&self, job: &Job, streams: &Streams, confining: &[OwnedFd]) -> io::Result<()> {
@@ -296,13 +298,16 @@ impl Control {
     }
 
     /// The next report; `None` when the supervisor is gone without one.
-    pub(crate) async fn report(&self) -> Option<Report> {
+    pub(crate) async fn report(&mut self) -> Option<Report> {
         loop {
             let mut guard = self.socket.readable().await.ok()?;
             let mut buffer = [0u8; MAX_MESSAGE];
             match guard.try_io(|socket| receive(socket.get_ref(), &mut buffer)) {
-                Ok(Ok(Some((length, _)))) => match Report::decode(&buffer[..length]) {
-                    Ok(report) => return Some(report),
+                Ok(Ok(Some((length, fds)))) => match Report::decode(&buffer[..length]) {
+                    Ok(report) => {
+                        self.given.extend(fds);
+                        return Some(report);
+                    }
                     Err(error) => {
                         tracing::error!(%error, "unreadable report of a supervisor");
                         return None;
@@ -312,6 +317,11 @@ impl Control {
                 Err(_would_block) => {}
             }
         }
+    }
+
+    /// The descriptors that came with [`Report::Started`].
+    pub(crate) fn given(&mut self) -> Vec<OwnedFd> {
+        std::mem::take(&mut self.given)
     }
 
     /// Gives an order; a supervisor that is gone needs none.

@@ -1,7 +1,7 @@
 //! The launch recipe.
 
 use std::ffi::OsString;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
 use server_kit::{Job, Launch, LaunchError, Server};
@@ -28,6 +28,10 @@ impl Server for Python {
         let found = find(&named.unwrap_or_else(|| "python3".into())).await?;
         let _ = self.interpreter.set(found);
         Ok(())
+    }
+
+    fn programs(&self) -> Vec<PathBuf> {
+        self.interpreter.get().map(PathBuf::from).into_iter().collect()
     }
 
     fn pass_env(&self) -> Vec<String> {

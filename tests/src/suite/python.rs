@@ -5,7 +5,7 @@ use kruntimes_api::Reason;
 use kruntimes_api::run::Phase;
 use serde_json::{Value, json};
 
-use crate::cluster::{PYTHON_IMAGE, output, phase, stdout};
+use crate::cluster::{PYTHON_IMAGE, container, output, phase, stdout};
 use crate::{Case, Cluster};
 
 pub(super) fn cases() -> Vec<Case> {
@@ -15,6 +15,11 @@ pub(super) fn cases() -> Vec<Case> {
         Case::new("python_traceback", traceback),
         Case::new("python_exit_codes", exit_codes),
     ]
+}
+
+/// Where Runs start the programs of the machine.
+pub fn local_cases() -> Vec<Case> {
+    vec![Case::new("python_in_a_home_that_is_closed_to_others", closed_home)]
 }
 
 async fn pool(cluster: &Cluster) -> anyhow::Result<()> {
@@ -79,6 +84,28 @@ async fn traceback(cluster: Cluster) -> anyhow::Result<()> {
     }
     let shown = stdout(cluster.krt(&["describe", "r"])).await?;
     ensure!(shown.contains("ZeroDivisionError"), "{shown}");
+    Ok(())
+}
+
+/// The platform's own folder lies in a home of mode 0700, and so does the interpreter.
+async fn closed_home(cluster: Cluster) -> anyhow::Result<()> {
+    let (home, _) = cluster.shared_file("venv")?;
+    std::fs::create_dir_all(home.join("bin"))?;
+    let mut asked = std::process::Command::new("python3");
+    asked.args(["-c", "import sys; print(sys.executable)"]);
+    let real = stdout(asked).await?;
+    let interpreter = home.join("bin/python3");
+    std::os::unix::fs::symlink(real.trim(), &interpreter)?;
+    let mut container = container();
+    container["image"] = json!(PYTHON_IMAGE);
+    container["env"] = json!([{"name": "KRUNTIME_PYTHON", "value": interpreter}]);
+    let spec = json!({"template": {"spec": {"containers": [container]}}});
+    cluster.pool("python", PYTHON_IMAGE, 1, spec).await?;
+    let text =
+        "import os, sys\nopen(os.environ['KRUNTIME_OUTPUTS'], 'a').write('at=%s\\n' % sys.executable)\n";
+    let status = cluster.run("r", code(text)).await?;
+    ensure!(phase(&status) == Phase::Succeeded, "{status:?}");
+    ensure!(status.outputs.get("at").map(std::path::Path::new) == Some(&interpreter), "{:?}", status.outputs);
     Ok(())
 }
 

@@ -32,7 +32,9 @@ pub(super) struct Dir {
 pub(crate) struct Entrance {
     /// The directory in version 2.
     pub directory: Option<OwnedFd>,
-    /// The directory in the freezer hierarchy, for machines without version 2.
+    /// Whether that is also to end what is in it.
+    pub kill: bool,
+    /// The directory in the freezer hierarchy, where version 2 is not there or not to end what is in it.
     pub freezer: Option<OwnedFd>,
     /// `tasks` of each version 1 group: a thread that writes 0 there moves itself without the lock that
     /// `cgroup.procs` takes, and a child before exec has one thread.
@@ -61,13 +63,15 @@ pub(crate) struct GroupCounters {
     /// Bytes to block devices.
     pub written: Option<u64>,
     pub pids_peak: Option<u64>,
-    /// Forks that the limit refused.
+    /// Forks that a limit refused: its own or, before Linux 6.11 and in version 1, one above it, such as the Pod's.
     pub pids_refused: Option<u64>,
+    /// Whether its own limit was reached; without a peak (before Linux 6.1) only whether it is now.
+    pub pids_own: Option<bool>,
 }
 
 impl Leaf {
-    /// Makes the directories and opens what a child needs.
-    pub(super) fn make(dirs: Vec<Dir>, retire: Sender<Chore>) -> io::Result<Self> {
+    /// Makes the directories and opens what a child needs; with `by_freezer` version 2 does not end it.
+    pub(super) fn make(dirs: Vec<Dir>, by_freezer: bool, retire: Sender<Chore>) -> io::Result<Self> {
         // From here on it is removed when it is dropped, also when it was only made in part.
         let mut leaf = Self { dirs, entrance: None, retire };
         for dir in &leaf.dirs {
@@ -80,12 +84,12 @@ impl Leaf {
         }
         let directory = leaf.find(|dir| dir.version == Version::V2).map(open_directory).transpose()?;
         let mut freezer = None;
-        if directory.is_none() {
+        if directory.is_none() || by_freezer {
             freezer = leaf.dir(Controller::Freezer).map(open_directory).transpose()?;
         }
         let v1 = leaf.dirs.iter().filter(|dir| dir.version == Version::V1);
         let tasks = v1.map(|dir| open_tasks(&dir.path)).collect::<io::Result<_>>()?;
-        leaf.entrance = Some(Entrance { directory, freezer, tasks });
+        leaf.entrance = Some(Entrance { directory, kill: !by_freezer, freezer, tasks });
         Ok(leaf)
     }
 
@@ -173,6 +177,11 @@ impl Leaf {
         if let Some((_, dir)) = self.of(Controller::Pids) {
             counters.pids_peak = number(&dir.join("pids.peak"));
             counters.pids_refused = keyed(&text(&dir.join("pids.events")), "max");
+            if counters.pids_refused.is_some_and(|times| times > 0) {
+                let most = counters.pids_peak.or_else(|| number(&dir.join("pids.current")));
+                counters.pids_own =
+                    most.zip(number(&dir.join("pids.max"))).map(|(most, limit)| most >= limit);
+            }
         }
         counters
     }

@@ -92,6 +92,7 @@ fn counters_of_version_2() {
         ),
         ("pids.peak", "6\n"),
         ("pids.events", "max 11\n"),
+        ("pids.max", "6\n"),
         ("cgroup.events", "populated 1\nfrozen 0\n"),
     ]);
     let (leaf, _chores) = leaf(root.path(), Version::V2, &ALL);
@@ -107,6 +108,7 @@ fn counters_of_version_2() {
         written: Some(22),
         pids_peak: Some(6),
         pids_refused: Some(11),
+        pids_own: Some(true),
     };
     assert_eq!(leaf.counters(), expected);
     assert!(!leaf.is_empty());
@@ -136,6 +138,20 @@ fn counters_of_version_1() {
     );
     assert_eq!((counters.pids_peak, counters.pids_refused), (Some(6), Some(0)));
     assert!(leaf.is_empty());
+}
+
+/// Refused by a limit above it; and as far as that is known where the kernel keeps no peak.
+#[test]
+fn forks_that_another_limit_refused_are_not_its_own() {
+    let own = |files: &[(&str, &str)]| {
+        let root = root(&[files, &[("pids.events", "max 3\n")]].concat());
+        leaf(root.path(), Version::V2, &ALL).0.events().pids_own
+    };
+    assert_eq!(own(&[("pids.peak", "2\n"), ("pids.current", "2\n"), ("pids.max", "20\n")]), Some(false));
+    assert_eq!(own(&[("pids.peak", "20\n"), ("pids.current", "2\n"), ("pids.max", "20\n")]), Some(true));
+    assert_eq!(own(&[("pids.current", "20\n"), ("pids.max", "20\n")]), Some(true));
+    assert_eq!(own(&[("pids.current", "2\n"), ("pids.max", "20\n")]), Some(false));
+    assert_eq!(own(&[("pids.current", "2\n"), ("pids.max", "max\n")]), None);
 }
 
 #[test]

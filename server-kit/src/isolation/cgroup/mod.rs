@@ -28,7 +28,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use super::bounds::Bounds;
-use super::{ConfineError, Place};
+use super::{AtMost, Axis, ConfineError, Place, unwanted};
 use iops::Iops;
 use leaf::{Dir, Leaf};
 use mounts::Hierarchy;
@@ -73,6 +73,38 @@ enum Chore {
     Close(Sender<()>),
 }
 
+/// What each version may be used for, by version.
+struct Uses {
+    limits: [bool; 2],
+    kill: [bool; 2],
+}
+
+impl Uses {
+    fn of(at_most: &[AtMost]) -> Self {
+        // In the order of the versions.
+        let may = |axis: Axis, names: [&str; 2]| names.map(|name| unwanted(at_most, axis, name).is_none());
+        Self {
+            limits: may(Axis::Limits, ["cgroup-v1", "cgroup-v2"]),
+            kill: may(Axis::Kill, ["cgroup-v1-freezer", "cgroup-v2"]),
+        }
+    }
+
+    /// Whether a hierarchy is good for something; with `v2` there is one of version 2 already.
+    fn hierarchy(&self, hierarchy: &Hierarchy, v2: bool) -> bool {
+        let [old, new] = [Version::V1, Version::V2].map(|version| version as usize);
+        if hierarchy.version == Version::V2 {
+            return self.limits[new] || self.kill[new];
+        }
+        hierarchy.controllers.iter().any(|controller| match controller {
+            // Version 2 does what they are good for without any controller.
+            Controller::CpuAcct => !v2,
+            Controller::Freezer => self.kill[old] && !(v2 && self.kill[new]),
+            Controller::Devices => true,
+            Controller::Cpu | Controller::Memory | Controller::Pids | Controller::Io => self.limits[old],
+        })
+    }
+}
+
 /// All groups of this server.
 pub(crate) struct Groups {
     shared: Arc<Shared>,
@@ -84,6 +116,8 @@ pub(crate) struct Groups {
 
 struct Shared {
     trees: Vec<Tree>,
+    /// Version 2 is not to end what is in a leaf.
+    by_freezer: bool,
     ready: Mutex<VecDeque<Leaf>>,
     /// Leaves to keep ready.
     target: usize,
@@ -99,6 +133,7 @@ impl Groups {
         match &place.cgroup_parent.0 {
             None => missing = [(); 2].map(|()| Some("switched off by --cgroup-parent=none".to_owned())),
             Some(parent) => {
+                let use_of = Uses::of(&place.at_most);
                 let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
                 let (mounted, own) = (read("/proc/self/mountinfo"), read("/proc/self/cgroup"));
                 let found = mounts::hierarchies(&mounted, &own, place.iops);
@@ -107,10 +142,10 @@ impl Groups {
                     *reason = Some("not mounted here".to_owned());
                     let both = trees.iter().any(|tree: &Tree| tree.version == Version::V2);
                     let useful = |hierarchy: &&Hierarchy| {
-                        hierarchy.version == version && !(both && hierarchy.is_spare())
+                        hierarchy.version == version && use_of.hierarchy(hierarchy, both)
                     };
                     for hierarchy in found.iter().filter(useful) {
-                        match Tree::open(hierarchy, parent) {
+                        match Tree::open(hierarchy, parent, use_of.limits[version as usize]) {
                             Ok(tree) => {
                                 trees.push(tree);
                                 *reason = None;
@@ -123,8 +158,14 @@ impl Groups {
             }
         }
         let (chores, receiver) = channel();
-        let shared =
-            Shared { trees, ready: Mutex::default(), target: place.idle, next: AtomicU64::new(1), chores };
+        let shared = Shared {
+            trees,
+            by_freezer: !Uses::of(&place.at_most).kill[Version::V2 as usize],
+            ready: Mutex::default(),
+            target: place.idle,
+            next: AtomicU64::new(1),
+            chores,
+        };
         let mut iops = Iops::Unknown;
         if place.iops {
             iops = Iops::find(&place.work_dir, Path::new("/sys"), || shared.make());
@@ -241,7 +282,7 @@ impl Shared {
             controllers: tree.controllers.clone(),
             path: tree.leaf(&name),
         });
-        Leaf::make(dirs.collect(), self.chores.clone())
+        Leaf::make(dirs.collect(), self.by_freezer, self.chores.clone())
     }
 
     fn close(&self) {

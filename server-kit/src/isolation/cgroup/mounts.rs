@@ -63,14 +63,6 @@ pub(super) struct Hierarchy {
     pub at_root: bool,
 }
 
-impl Hierarchy {
-    /// Whether version 2 does all that it is good for, without any controller.
-    pub(super) fn is_spare(&self) -> bool {
-        let done = |controller: &Controller| matches!(controller, Controller::CpuAcct | Controller::Freezer);
-        self.version == Version::V1 && self.controllers.iter().all(done)
-    }
-}
-
 /// Reads `/proc/self/mountinfo` and `/proc/self/cgroup` (`proc_pid_mountinfo(5)`, `cgroups(7)`).
 /// Hierarchies that this process is not below are left out, and that of version 1 for IO unless it is wanted.
 pub(super) fn hierarchies(mountinfo: &str, membership: &str, io: bool) -> Vec<Hierarchy> {

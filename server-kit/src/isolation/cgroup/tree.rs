@@ -32,7 +32,8 @@ pub(crate) struct Tree {
 
 impl Tree {
     /// Makes the server's own group, after removing those of servers that are gone.
-    pub(super) fn open(hierarchy: &Hierarchy, parent: &Parent) -> Result<Self, String> {
+    /// With `limits` version 2 hands its controllers down.
+    pub(super) fn open(hierarchy: &Hierarchy, parent: &Parent, limits: bool) -> Result<Self, String> {
         let directory = match parent {
             Parent::Own => hierarchy.own.clone(),
             Parent::Path(path) => {
@@ -47,7 +48,7 @@ impl Tree {
         let (base, lock) = own.map_err(failed("cannot make a group in", &directory))?;
         let controllers = hierarchy.controllers.clone();
         let mut tree = Self { version: hierarchy.version, controllers, base, _lock: lock };
-        if tree.version == Version::V2 {
+        if tree.version == Version::V2 && limits {
             tree.enable(hierarchy, parent, &directory);
         }
         Ok(tree)
