@@ -5,6 +5,8 @@
 
 pub(crate) mod gather;
 pub(crate) mod judge;
+mod kinds;
+mod parts;
 mod runs;
 #[cfg(test)]
 mod tests;
@@ -13,6 +15,7 @@ use jiff::SignedDuration;
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kruntimes_api::{Run, Runtime};
+use kube::ResourceExt;
 use serde::Serialize;
 
 use crate::render::table::{Cell, Table};
@@ -32,6 +35,32 @@ pub(crate) struct Right {
     pub allowed: bool,
 }
 
+/// A release of Helm, as the objects that belong to it say.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Release {
+    /// Name.
+    pub name: String,
+    /// Namespace.
+    pub namespace: String,
+}
+
+impl Release {
+    /// That of an object; `None` when it was made without Helm.
+    fn of(object: &impl ResourceExt) -> Option<Self> {
+        let word = |word: &str| object.annotations().get(&format!("meta.helm.sh/release-{word}")).cloned();
+        Some(Self { name: word("name")?, namespace: word("namespace")? })
+    }
+
+    /// The command that brings it to a chart of ours, with its values, but for `set`.
+    fn upgrade(&self, chart: &str, set: Option<&str>) -> String {
+        let Self { name, namespace } = self;
+        let set = set.map(|set| format!(" --set '{set}'")).unwrap_or_default();
+        format!(
+            "helm upgrade --install {name} charts/{chart} --namespace {namespace} --reset-then-reuse-values{set}"
+        )
+    }
+}
+
 /// Scheduler or controller of one installation.
 #[derive(Debug, Clone)]
 pub(crate) struct Part {
@@ -41,6 +70,10 @@ pub(crate) struct Part {
     pub namespace: String,
     /// Name of both.
     pub name: String,
+    /// What it was installed by.
+    pub release: Option<Release>,
+    /// The one namespace that it looks after; `None`: all.
+    pub watches: Option<String>,
     /// As its label says.
     pub version: Option<String>,
     /// Replicas asked for, and ready.
@@ -72,6 +105,8 @@ pub(crate) struct Facts {
     pub skew: Option<SignedDuration>,
     /// The kinds as the server has them.
     pub kinds: Answer<Vec<CustomResourceDefinition>>,
+    /// Names of the admission policies that refuse what they forbid.
+    pub policies: Answer<Vec<String>>,
     /// What this person may do.
     pub rights: Vec<Right>,
     /// The control plane.

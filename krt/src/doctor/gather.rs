@@ -1,6 +1,7 @@
 //! Asks the API. Nothing is judged here.
 
 use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::api::admissionregistration::v1::ValidatingAdmissionPolicyBinding;
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::authorization::v1::{
     ResourceAttributes, SelfSubjectAccessReview, SelfSubjectAccessReviewSpec,
@@ -12,7 +13,7 @@ use kruntimes_api::{Run, Runtime, crds};
 use kube::api::{Api, ListParams, PostParams};
 use kube::{Resource, ResourceExt};
 
-use super::{Answer, Facts, Part, Right};
+use super::{Answer, Facts, Part, Release, Right};
 use crate::error::Error;
 use crate::session::Session;
 
@@ -50,6 +51,7 @@ pub(crate) async fn facts(session: &Session, everywhere: bool) -> Result<Facts, 
         server: server.map(|info| info.git_version).map_err(|error| error.to_string()),
         skew: skew(session).await,
         kinds,
+        policies: policies(session).await,
         rights: rights(session, everywhere).await,
         parts: parts(session).await,
         runtimes: objects::<Runtime>(session, everywhere, ListParams::default()).await,
@@ -79,6 +81,21 @@ async fn kinds(session: &Session) -> Answer<Vec<CustomResourceDefinition>> {
         found.extend(kind.map_err(|error| error.to_string())?);
     }
     Ok(found)
+}
+
+/// Policies with a binding that denies.
+async fn policies(session: &Session) -> Answer<Vec<String>> {
+    if session.is_local() {
+        return Ok(Vec::new());
+    }
+    let bindings: Api<ValidatingAdmissionPolicyBinding> = Api::all(session.client.clone());
+    let doing = "list the bindings of admission policies";
+    let listed = session.list(doing, &bindings, ListParams::default()).await;
+    let (bindings, _) = listed.map_err(|error| error.to_string())?;
+    let specs = bindings.into_iter().filter_map(|binding| binding.spec);
+    let denying =
+        specs.filter(|spec| spec.validation_actions.iter().flatten().any(|action| action == "Deny"));
+    Ok(denying.filter_map(|spec| spec.policy_name).collect())
 }
 
 async fn rights(session: &Session, everywhere: bool) -> Vec<Right> {
@@ -127,11 +144,15 @@ async fn parts(session: &Session) -> Answer<Vec<Part>> {
         let (namespace, name) = (deployment.namespace().unwrap_or_default(), deployment.name_any());
         let spec = deployment.spec.as_ref();
         let arguments = spec.and_then(|spec| spec.template.spec.as_ref()).into_iter();
-        let mut arguments = arguments.flat_map(|pod| &pod.containers).flat_map(|c| c.args.iter().flatten());
-        let elects = arguments.any(|argument| argument == "--leader-elect=true");
+        let arguments: Vec<_> =
+            arguments.flat_map(|pod| &pod.containers).flat_map(|c| c.args.iter().flatten()).collect();
+        let elects = arguments.iter().any(|argument| *argument == "--leader-elect=true");
+        let watches = arguments.iter().find_map(|argument| argument.strip_prefix("--namespace="));
         let leases: Api<Lease> = Api::namespaced(session.client.clone(), &namespace);
         let lease = session.call("get the Lease", leases.get_opt(&name)).await;
         parts.push(Part {
+            release: Release::of(&deployment),
+            watches: watches.map(str::to_owned),
             version: deployment.labels().get("app.kubernetes.io/version").cloned(),
             wanted: spec.and_then(|spec| spec.replicas).unwrap_or(1),
             ready: deployment.status.as_ref().and_then(|status| status.ready_replicas).unwrap_or(0),

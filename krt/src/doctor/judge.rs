@@ -2,23 +2,18 @@
 
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::Pod;
-use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use kruntimes_api::Runtime;
 use kruntimes_api::names::RUNTIMED_READY;
-use kruntimes_api::{Runtime, crds};
+use kruntimes_core::schedule::Settings;
 use kube::ResourceExt;
-use serde_json::Value;
 
-use super::{Answer, Facts, Finding, Part, runs};
+use super::{Answer, Facts, Finding, kinds, parts, runs};
 use crate::render::age;
 
 /// The oldest API server that has what is needed (selectable fields).
 const OLDEST: (u32, u32) = (1, 32);
 /// A clock that is off by less does no harm.
 const SKEW: SignedDuration = SignedDuration::from_secs(5);
-/// A heartbeat older than this stops binding.
-const STALE: SignedDuration = SignedDuration::from_secs(25);
-/// A Lease that was not renewed for so long is nobody's.
-const LEASE: SignedDuration = SignedDuration::from_secs(15);
 /// Findings of one check that are listed one by one.
 pub(super) const LISTED: usize = 5;
 
@@ -27,9 +22,10 @@ pub(crate) fn findings(facts: &Facts, now: Timestamp) -> Vec<Finding> {
     let now = now + facts.skew.unwrap_or_default();
     let mut findings = vec![server(facts)];
     findings.push(clock(facts));
-    findings.extend(kinds(facts));
+    findings.extend(kinds::kinds(facts));
+    findings.extend(kinds::policies(facts));
     findings.extend(rights(facts));
-    findings.extend(control_plane(facts));
+    findings.extend(parts::parts(facts));
     findings.extend(pools(facts));
     findings.extend(pods(facts, now));
     findings.extend(runs::runs(facts, now));
@@ -72,69 +68,6 @@ fn clock(facts: &Facts) -> Finding {
     }
 }
 
-fn kinds(facts: &Facts) -> Vec<Finding> {
-    const CHECK: &str = "Kinds";
-    let install =
-        format!("helm upgrade --install kruntimes-crds charts/kruntimes-crds --version {}", facts.ours);
-    let (found, ours) = match (&facts.kinds, crds::all()) {
-        (Ok(found), Ok(ours)) => (found, ours),
-        (Err(why), _) => return vec![Finding::unknown(CHECK, why)],
-        (_, Err(why)) => return vec![Finding::unknown(CHECK, &why.to_string())],
-    };
-    let mut findings = Vec::new();
-    for ours in &ours {
-        let name = ours.name_any();
-        let Some(theirs) = found.iter().find(|kind| kind.name_any() == name) else {
-            findings.push(Finding::error(CHECK, format!("{name} is not installed"), &install));
-            continue;
-        };
-        let conditions = theirs.status.iter().flat_map(|status| status.conditions.iter().flatten());
-        if let Some(bad) = conditions.into_iter().find(|c| c.type_ == "Established" && c.status != "True") {
-            let why = bad.message.clone().unwrap_or_default();
-            let fix = format!("kubectl describe crd {name}");
-            findings.push(Finding::error(CHECK, format!("{name} is not served: {why}"), fix));
-        }
-        let missing = missing(ours, theirs);
-        if let Some(first) = missing.first() {
-            let more = match missing.len() - 1 {
-                0 => String::new(),
-                more => format!(" and {more} more"),
-            };
-            let found = format!("{name} lacks {first}{more}: it is older than this krt ({})", facts.ours);
-            findings.push(Finding::warning(CHECK, found, &install));
-        }
-    }
-    if findings.is_empty() {
-        findings
-            .push(Finding::ok(CHECK, format!("{} of them, with every field of {}", ours.len(), facts.ours)));
-    }
-    findings
-}
-
-/// Fields of ours that their kind does not have.
-fn missing(ours: &CustomResourceDefinition, theirs: &CustomResourceDefinition) -> Vec<String> {
-    let schema = |kind: &CustomResourceDefinition| {
-        let value = serde_json::to_value(&kind.spec.versions).unwrap_or_default();
-        value[0]["schema"]["openAPIV3Schema"].clone()
-    };
-    let mut missing = Vec::new();
-    compare(&schema(ours), &schema(theirs), "", &mut missing);
-    missing
-}
-
-fn compare(ours: &Value, theirs: &Value, path: &str, missing: &mut Vec<String>) {
-    for (name, field) in ours["properties"].as_object().into_iter().flatten() {
-        let path = if path.is_empty() { name.clone() } else { format!("{path}.{name}") };
-        match theirs["properties"].get(name) {
-            Some(theirs) => compare(field, theirs, &path, missing),
-            None => missing.push(path),
-        }
-    }
-    if ours["items"].is_object() {
-        compare(&ours["items"], &theirs["items"], &format!("{path}[]"), missing);
-    }
-}
-
 fn rights(facts: &Facts) -> Vec<Finding> {
     const CHECK: &str = "Rights";
     let denied: Vec<_> = facts.rights.iter().filter(|right| !right.allowed).collect();
@@ -159,64 +92,6 @@ fn rights(facts: &Facts) -> Vec<Finding> {
     };
     let words: Vec<_> = denied.iter().map(|right| format!("{} {}", right.verb, right.resource)).collect();
     vec![Finding::warning(CHECK, format!("you may not {} {place}", words.join(", ")), fix)]
-}
-
-fn control_plane(facts: &Facts) -> Vec<Finding> {
-    const CHECK: &str = "Control plane";
-    if facts.local {
-        return vec![Finding::ok(CHECK, "of this machine; `krt local status` shows it")];
-    }
-    let parts = match &facts.parts {
-        Ok(parts) => parts,
-        Err(why) => return vec![Finding::unknown(CHECK, why)],
-    };
-    let mut findings = Vec::new();
-    for component in ["scheduler", "controller"] {
-        let these: Vec<_> = parts.iter().filter(|part| part.component == component).collect();
-        if these.is_empty() {
-            let fix =
-                "helm install kruntimes charts/kruntimes --namespace kruntimes-system --create-namespace";
-            findings.push(Finding::error(CHECK, format!("there is no {component}"), fix));
-        }
-        findings.extend(these.into_iter().map(|part| part_finding(part, facts)));
-    }
-    findings
-}
-
-fn part_finding(part: &Part, facts: &Facts) -> Finding {
-    const CHECK: &str = "Control plane";
-    let Part { component, namespace, name, wanted, ready, .. } = part;
-    let who = format!("{component} {namespace}/{name}");
-    let describe = format!("kubectl -n {namespace} describe deployment {name}");
-    if *ready == 0 {
-        return Finding::error(CHECK, format!("{who}: none of {wanted} replicas is ready"), describe);
-    }
-    let restart = format!("kubectl -n {namespace} rollout restart deployment {name}");
-    let leader = match &part.lease {
-        _ if !part.elects => "it is alone".to_owned(),
-        Err(why) => format!("its leader is not known: {why}"),
-        Ok(None) => return Finding::error(CHECK, format!("{who}: nobody leads"), restart),
-        Ok(Some((holder, renewed))) if *renewed + facts.skew.unwrap_or_default() > LEASE => {
-            let since = age::length(*renewed + facts.skew.unwrap_or_default());
-            let found = format!("{who}: {holder} leads, and has not renewed its Lease for {since}");
-            return Finding::error(CHECK, found, restart);
-        }
-        Ok(Some((holder, _))) => format!("{holder} leads"),
-    };
-    if let Some(version) = part.version.as_deref().filter(|version| *version != facts.ours) {
-        let found = format!("{who} is of version {version}, this krt of {}", facts.ours);
-        let fix =
-            format!("helm upgrade {name} charts/kruntimes --namespace {namespace} --version {}", facts.ours);
-        return Finding::warning(CHECK, found, fix.replace(&format!("-{component} charts"), " charts"));
-    }
-    if ready < wanted {
-        return Finding::warning(
-            CHECK,
-            format!("{who}: {ready} of {wanted} replicas are ready; {leader}"),
-            describe,
-        );
-    }
-    Finding::ok(CHECK, format!("{who}: {ready} of {wanted} ready, {leader}"))
 }
 
 fn pools(facts: &Facts) -> Vec<Finding> {
@@ -273,18 +148,23 @@ fn pods(facts: &Facts, now: Timestamp) -> Vec<Finding> {
         Ok(pods) => pods,
         Err(why) => return vec![Finding::unknown(CHECK, why)],
     };
-    let mut findings: Vec<_> = pods.iter().filter_map(|pod| heartbeat(pod, now)).collect();
+    // As the scheduler has it.
+    let fresh = SignedDuration::try_from(Settings::default().fresh).unwrap_or(SignedDuration::MAX);
+    let mut findings: Vec<_> = pods.iter().filter_map(|pod| heartbeat(pod, fresh, now)).collect();
     if findings.is_empty() {
         findings.push(Finding::ok(
             CHECK,
-            format!("{}, each with a heartbeat of the last {}", pods.len(), age::length(STALE)),
+            match pods.len() {
+                0 => "no Runtime has any".to_owned(),
+                count => format!("{count}, each with a heartbeat of the last {} s", fresh.as_secs()),
+            },
         ));
     }
     cut(findings)
 }
 
 /// What is wrong with the heartbeat of a Pod that runs.
-fn heartbeat(pod: &Pod, now: Timestamp) -> Option<Finding> {
+fn heartbeat(pod: &Pod, fresh: SignedDuration, now: Timestamp) -> Option<Finding> {
     const CHECK: &str = "Pods";
     let status = pod.status.as_ref()?;
     if status.phase.as_deref() != Some("Running") || pod.metadata.deletion_timestamp.is_some() {
@@ -297,7 +177,7 @@ fn heartbeat(pod: &Pod, now: Timestamp) -> Option<Finding> {
         return Some(Finding::error(CHECK, format!("{namespace}/{name} has never had a heartbeat"), logs));
     };
     let age = now.duration_since(beat.0);
-    if age > STALE {
+    if age > fresh {
         let found =
             format!("{namespace}/{name} has had no heartbeat for {}: it gets no Runs", age::length(age));
         return Some(Finding::error(CHECK, found, format!("kubectl -n {namespace} delete pod {name}")));

@@ -8,7 +8,7 @@ use kruntimes_api::{Phase, Reason, Run, Runtime, duration};
 use kube::ResourceExt;
 
 use super::judge::{cut, known};
-use super::{Facts, Finding};
+use super::{Facts, Finding, Part};
 use crate::render::age;
 
 const CHECK: &str = "Runs";
@@ -89,7 +89,7 @@ fn bound(run: &Run, facts: &Facts, now: Timestamp) -> Option<Finding> {
             .any(|known| known.name_any() == pod && known.metadata.uid.as_deref() == uid);
     if !there && bound_for > PATIENCE {
         let found = format!("{namespace}/{name} is bound to pod {pod}, which is gone or has lost its label");
-        return Some(Finding::error(CHECK, found, program_of("controller", facts)));
+        return Some(Finding::error(CHECK, found, program_of("controller", &namespace, facts)));
     }
     if phase(run) == Phase::Scheduled && bound_for > PATIENCE {
         let found = format!(
@@ -156,7 +156,7 @@ fn queue(namespace: &str, name: &str, runs: &[&Run], facts: &Facts, now: Timesta
         None => Some(Finding::error(
             CHECK,
             format!("{who}: no scheduler has looked at them"),
-            program_of("scheduler", facts),
+            program_of("scheduler", namespace, facts),
         )),
     }
 }
@@ -171,11 +171,14 @@ fn is_full(runtime: &Runtime) -> bool {
 }
 
 /// The log of the program that should have acted.
-fn program_of(component: &str, facts: &Facts) -> String {
+fn program_of(component: &str, namespace: &str, facts: &Facts) -> String {
     if facts.local {
         return "krt local status".to_owned();
     }
-    match known(&facts.parts).iter().find(|part| part.component == component) {
+    let acts = |part: &&Part| {
+        part.component == component && part.watches.as_deref().is_none_or(|watched| watched == namespace)
+    };
+    match known(&facts.parts).iter().find(acts) {
         Some(part) => format!("kubectl -n {} logs deployment/{} --tail 50", part.namespace, part.name),
         None => format!("kubectl get deployments -A -l app.kubernetes.io/component={component}"),
     }

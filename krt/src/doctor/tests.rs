@@ -40,11 +40,31 @@ fn run(name: &str, runtime: &str, created: &str, status: Value) -> Run {
     }))
 }
 
+fn release(name: &str, namespace: &str) -> Release {
+    Release { name: name.into(), namespace: namespace.into() }
+}
+
+/// The kinds, made by a release.
+fn kinds(
+    of: &Release,
+) -> Vec<k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition> {
+    let mut kinds = crds::all().unwrap();
+    for kind in &mut kinds {
+        kind.annotations_mut().extend([
+            ("meta.helm.sh/release-name".into(), of.name.clone()),
+            ("meta.helm.sh/release-namespace".into(), of.namespace.clone()),
+        ]);
+    }
+    kinds
+}
+
 fn part(component: &str) -> Part {
     Part {
         component: component.into(),
         namespace: "kruntimes-system".into(),
         name: format!("kruntimes-{component}"),
+        release: Some(release("kruntimes", "kruntimes-system")),
+        watches: None,
         version: Some(env!("CARGO_PKG_VERSION").into()),
         wanted: 2,
         ready: 2,
@@ -66,7 +86,16 @@ fn healthy() -> Facts {
         user: Some("ada".into()),
         server: Ok("v1.36.3".into()),
         skew: Some(SignedDuration::from_secs(1)),
-        kinds: Ok(crds::all().unwrap()),
+        kinds: Ok(kinds(&release("kruntimes", "kruntimes-system"))),
+        policies: Ok([
+            "pods-status",
+            "runs-status",
+            "runs-submitter",
+            "runtimeinstances",
+            "runtimes-template",
+        ]
+        .map(|name| format!("{name}.kruntimes.io"))
+        .into()),
         rights: vec![right("create", "runs", true), right("get", "pods/log", true)],
         parts: Ok(vec![part("scheduler"), part("controller")]),
         runtimes: Ok(vec![runtime(
@@ -84,7 +113,7 @@ fn healthy() -> Facts {
 }
 
 fn broken() -> Facts {
-    let mut old = crds::all().unwrap();
+    let mut old = kinds(&release("kruntimes", "kruntimes-system"));
     old.pop();
     let mut first = serde_json::to_value(&old[0]).unwrap();
     let spec =
@@ -104,6 +133,7 @@ fn broken() -> Facts {
         server: Ok("v1.31.2".into()),
         skew: Some(SignedDuration::from_secs(-40)),
         kinds: Ok(old),
+        policies: Ok(vec!["runs-status.kruntimes.io".into()]),
         rights: vec![right("create", "runs", false), right("list", "pods", true)],
         parts: Ok(vec![scheduler]),
         runtimes: Ok(vec![
@@ -159,6 +189,7 @@ fn what_may_not_be_seen_is_not_called_well() {
         server: Err(no()),
         skew: None,
         kinds: Err(no()),
+        policies: Err(no()),
         rights: vec![],
         parts: Err(no()),
         runtimes: Err(no()),
@@ -177,6 +208,110 @@ fn many_of_a_kind_are_a_few_lines() {
     let pods: Vec<_> = findings.iter().filter(|finding| finding.check == "Pods").collect();
     assert_eq!(pods.len(), 5);
     assert!(pods[4].found.ends_with("(and 45 more of these)"), "{}", pods[4].found);
+}
+
+fn findings_of(facts: Facts, check: &str) -> Vec<Finding> {
+    judge::findings(&facts, now()).into_iter().filter(|finding| finding.check == check).collect()
+}
+
+/// Helm lets only the release that made the kinds change them.
+#[test]
+fn kinds_are_mended_by_the_release_that_made_them() {
+    let part_of = |name: &str, namespace: &str| Part {
+        release: Some(release(name, namespace)),
+        watches: Some("team".into()),
+        ..part("scheduler")
+    };
+    let fix = |owner: Option<Release>, parts: Vec<Part>| {
+        let mut kinds = owner.map_or_else(|| crds::all().unwrap(), |owner| kinds(&owner));
+        kinds.pop();
+        let facts = Facts { kinds: Ok(kinds), parts: Ok(parts), ..healthy() };
+        findings_of(facts, "Kinds").pop().and_then(|finding| finding.fix).unwrap()
+    };
+    let of = |name: &str| Some(release(name, "ops"));
+    let upgrade = |name: &str, chart: &str| {
+        format!("helm upgrade --install {name} charts/{chart} --namespace ops --reset-then-reuse-values")
+    };
+    assert_eq!(fix(of("platform"), vec![part_of("platform", "ops")]), upgrade("platform", "kruntimes"));
+    assert_eq!(fix(of("base"), vec![part_of("team", "team")]), upgrade("base", "kruntimes-crds"));
+    assert_eq!(fix(of("kruntimes-crds"), vec![]), upgrade("kruntimes-crds", "kruntimes-crds"));
+    assert!(fix(None, vec![part("scheduler")]).starts_with("helm template kruntimes-crds charts/"));
+    let facts = Facts { kinds: Ok(vec![]), parts: Ok(vec![]), ..healthy() };
+    let first = findings_of(facts, "Kinds").remove(0).fix.unwrap();
+    assert!(first.starts_with("helm install kruntimes-crds charts/kruntimes-crds --namespace"), "{first}");
+}
+
+#[test]
+fn another_version_is_mended_by_its_release() {
+    let old =
+        Part { version: Some("0.0.1".into()), name: "team-kruntimes-scheduler".into(), ..part("scheduler") };
+    let fix = |release| {
+        let parts = vec![Part { release, ..old.clone() }, part("controller")];
+        findings_of(Facts { parts: Ok(parts), ..healthy() }, "Control plane").remove(0).fix.unwrap()
+    };
+    assert_eq!(
+        fix(Some(release("team", "ops"))),
+        "helm upgrade --install team charts/kruntimes --namespace ops --reset-then-reuse-values"
+    );
+    assert!(fix(None).starts_with("kubectl "));
+}
+
+/// A control plane for another namespace is none.
+#[test]
+fn only_those_count_that_look_after_the_namespace() {
+    let of = |component: &str, namespace: &str| Part {
+        namespace: namespace.into(),
+        watches: Some(namespace.into()),
+        release: Some(release("own", namespace)),
+        ..part(component)
+    };
+    let elsewhere = || vec![of("scheduler", "other"), of("controller", "other")];
+    let facts = Facts {
+        parts: Ok(elsewhere()),
+        runs: Ok(vec![run("r", "bash", "2026-08-08T10:00:00Z", Value::Null)]),
+        ..healthy()
+    };
+    let findings = findings_of(facts, "Control plane");
+    assert_eq!(findings.len(), 2);
+    for finding in &findings {
+        assert_eq!(finding.verdict, Verdict::Error);
+        assert!(finding.found.ends_with("for namespace team, only for others such as other"), "{finding:?}");
+        assert!(finding.fix.as_ref().unwrap().ends_with("watchNamespace=team"), "{finding:?}");
+    }
+    let facts = Facts { parts: Ok(elsewhere()), namespace: None, ..healthy() };
+    assert!(findings_of(facts, "Control plane").iter().all(|finding| finding.verdict == Verdict::Ok));
+    // One for all and one for a namespace of them.
+    let both = vec![part("scheduler"), of("scheduler", "team"), part("controller")];
+    let findings = findings_of(Facts { parts: Ok(both), ..healthy() }, "Control plane");
+    let errors: Vec<_> = findings.iter().filter(|finding| finding.verdict == Verdict::Error).collect();
+    let [two] = errors.as_slice() else { panic!("{findings:?}") };
+    assert!(two.found.ends_with("both look after namespace team"), "{two:?}");
+    assert_eq!(two.fix.as_deref(), Some("helm uninstall own --namespace team"));
+}
+
+#[test]
+fn policies_that_are_not_there_are_a_finding() {
+    let found = |policies: Vec<String>| {
+        findings_of(Facts { policies: Ok(policies), ..healthy() }, "Policies").remove(0)
+    };
+    let none = found(vec![]);
+    assert_eq!(none.verdict, Verdict::Warning);
+    assert!(none.found.starts_with("no admission policy is enforced"), "{none:?}");
+    let fix = none.fix.unwrap();
+    assert!(
+        fix.contains(
+            "'kruntimes-crds.policies.enabled=true,kruntimes-crds.policies.validationActions={Deny}'"
+        ),
+        "{fix}"
+    );
+    let facts = Facts { local: true, policies: Ok(vec![]), ..healthy() };
+    assert!(findings_of(facts, "Policies").is_empty());
+}
+
+#[test]
+fn no_pods_are_no_fault_and_no_praise() {
+    let findings = findings_of(Facts { pods: Ok(vec![]), ..healthy() }, "Pods");
+    assert_eq!(findings[0].found, "no Runtime has any");
 }
 
 /// Waiting is no fault: for its time, because it was asked for, or for less than a minute.
