@@ -59,6 +59,28 @@ pub struct Note {
     pub message: String,
 }
 
+/// What becomes of notes.
+#[derive(Debug, Default)]
+pub(crate) struct Counters {
+    written: Counter,
+    dropped: Counter,
+    failed: Counter,
+}
+
+impl Counters {
+    /// Registers all three.
+    pub(crate) fn new(metrics: &Metrics) -> Self {
+        let this = Self::default();
+        metrics.register(|registry| {
+            registry.register("events_written", "Kubernetes Events written", this.written.clone());
+            registry.register("events_dropped", "Kubernetes Events over the bounds", this.dropped.clone());
+            let help = "Kubernetes Events that the API did not take";
+            registry.register("events_failed", help, this.failed.clone());
+        });
+        this
+    }
+}
+
 /// Takes notes and writes them in the background.
 #[derive(Debug, Clone)]
 pub struct Recorder {
@@ -69,12 +91,7 @@ pub struct Recorder {
 impl Recorder {
     /// `component` is the program that speaks. Ends when the last clone is dropped.
     pub fn start(client: Client, component: &'static str, metrics: &Metrics) -> Self {
-        let (written, dropped, failed): (Counter, Counter, Counter) = Default::default();
-        metrics.register(|registry| {
-            registry.register("events_written", "Kubernetes Events written", written.clone());
-            registry.register("events_dropped", "Kubernetes Events over the bounds", dropped.clone());
-            registry.register("events_failed", "Kubernetes Events that the API did not take", failed.clone());
-        });
+        let Counters { written, dropped, failed } = Counters::new(metrics);
         let (sender, mut notes) = mpsc::channel(QUEUE);
         let recorder = Self { notes: sender, dropped: dropped.clone() };
         tokio::spawn(async move {

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use kruntimes_daemon::prometheus_client::metrics::gauge::Gauge;
 use kruntimes_daemon::{CancellationToken, Endpoints, HttpServer, Metrics};
 use kube::Client;
 
@@ -52,6 +53,7 @@ impl Program<'_> {
             true => Ok(()),
             false => Err(String::from("the initial lists are not complete")),
         };
+        let leader = leader(&metrics);
         let recorder = Recorder::start(client.clone(), name, &metrics);
         let serve = tokio::spawn(http.serve(metrics, is_ready, stop.clone()));
         let held = match common.leader_elect {
@@ -66,7 +68,9 @@ impl Program<'_> {
         };
         if !stop.is_cancelled() {
             let lost = held.as_ref().map(lease::Held::lost).unwrap_or_default();
+            leader.set(1);
             work(Leading { client, recorder, ready, lost }).await?;
+            leader.set(0);
         }
         if let Some(held) = held {
             held.release().await;
@@ -75,4 +79,12 @@ impl Program<'_> {
         serve.await??;
         Ok(())
     }
+}
+
+/// Says whether it is this replica that works.
+pub(crate) fn leader(metrics: &Metrics) -> Gauge {
+    let leader = Gauge::default();
+    let help = "1 while this replica does the work, 0 while it waits for the Lease";
+    metrics.register(|registry| registry.register("leader", help, leader.clone()));
+    leader
 }

@@ -95,7 +95,6 @@ impl App {
                     let outcome = write_status(&*writer, run, *event, &hurry).await;
                     match &outcome {
                         Written::Applied(run) => {
-                            metrics.writes.inc();
                             if let Some(status) = run.status.as_ref().filter(|_| ends) {
                                 metrics.attempt_ended(status);
                             }

@@ -13,6 +13,8 @@ use kruntimes_daemon::prometheus_client::metrics::gauge::Gauge;
 use kruntimes_daemon::prometheus_client::metrics::histogram::Histogram;
 use kruntimes_daemon::{LATENCY_BUCKETS, Metrics};
 
+use crate::kubernetes::ApiError;
+
 /// Prefix of every name.
 pub const PREFIX: &str = "kruntimes_runtimed";
 /// Buckets for the length of Runs, in seconds.
@@ -44,6 +46,11 @@ struct CpuLabels {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct WriteLabels {
+    result: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct BeatLabels {
     result: &'static str,
 }
@@ -63,8 +70,7 @@ pub struct RuntimedMetrics {
     pub active: Gauge,
     /// Effects of older attempts that were dropped.
     pub stale: Counter,
-    /// Status writes that went through.
-    pub writes: Counter,
+    writes: Family<WriteLabels, Counter>,
 }
 
 impl RuntimedMetrics {
@@ -82,7 +88,7 @@ impl RuntimedMetrics {
                 cpu: Family::default(),
                 active: Gauge::default(),
                 stale: Counter::default(),
-                writes: Counter::default(),
+                writes: Family::default(),
             };
             registry.register("runs", "Runs that ended here", these.runs.clone());
             registry.register("run_retries", "Attempts that are followed by another", these.retries.clone());
@@ -113,7 +119,8 @@ impl RuntimedMetrics {
                 "Effects of older attempts that were dropped",
                 these.stale.clone(),
             );
-            registry.register("status_writes", "Status writes that went through", these.writes.clone());
+            let help = "Requests that write a Run's status, by how they ended";
+            registry.register("status_writes", help, these.writes.clone());
             these
         })
     }
@@ -131,6 +138,18 @@ impl RuntimedMetrics {
             let labels = CpuLabels { runtime: self.runtime.clone(), mode };
             self.cpu.get_or_create(&labels).inc_by(billed.map(|figure| figure.value).sum());
         }
+    }
+
+    /// Counts a request that writes a Run's status.
+    pub fn wrote(&self, error: Option<&ApiError>) {
+        let result = match error {
+            None => "ok",
+            Some(ApiError::Conflict(_)) => "conflict",
+            Some(ApiError::NotFound(_)) => "gone",
+            Some(ApiError::Transient(_)) => "transient",
+            Some(ApiError::Refused(_)) => "refused",
+        };
+        self.writes.get_or_create(&WriteLabels { result }).inc();
     }
 
     /// Counts what a status that ended an attempt says.
@@ -161,6 +180,10 @@ impl RuntimedMetrics {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "metrics_tests.rs"]
+mod tests;
 
 fn seconds(span: jiff::SignedDuration) -> f64 {
     Duration::try_from(span).unwrap_or_default().as_secs_f64()

@@ -145,7 +145,7 @@ async fn serve(config: Config, printer: Printer) -> Result<(), RunError> {
     let app = App {
         engine: Engine::new(settings(&config, &pod), left),
         context: Arc::new(context),
-        writer: Arc::new(KubeRuns::new(client, &config.pod_namespace)),
+        writer: Arc::new(KubeRuns::new(client, &config.pod_namespace, counted.clone())),
         events: receiver,
         own: cells.own,
         metrics: counted,
@@ -201,10 +201,10 @@ fn start_tasks(
         info: info_seen.clone(),
     };
     tokio::spawn(instance.run(stop.clone()));
-    let (client, owner) = (client.clone(), pod.clone());
+    let (client, owner, counted) = (client.clone(), pod.clone(), counted.clone());
     tokio::spawn(async move {
         while let Some(run) = bad.recv().await {
-            fail_malformed(client.clone(), &namespace, &owner, run).await;
+            fail_malformed(client.clone(), &namespace, &owner, run, &counted).await;
         }
     });
     Cells { events, views, info: info_seen, readiness, own }

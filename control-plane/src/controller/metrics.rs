@@ -1,6 +1,7 @@
 //! What the controller counts.
 
 use std::sync::atomic::AtomicU64;
+use std::time::Duration;
 
 use kruntimes_daemon::Metrics;
 use kruntimes_daemon::prometheus_client::encoding::EncodeLabelSet;
@@ -69,6 +70,7 @@ pub struct ControllerMetrics {
     capacity: Amount,
     in_use: Amount,
     heartbeat: Family<PoolLabels, Gauge<f64, AtomicU64>>,
+    stale_threshold: Gauge<f64, AtomicU64>,
 }
 
 impl ControllerMetrics {
@@ -87,6 +89,7 @@ impl ControllerMetrics {
             capacity: Family::default(),
             in_use: Family::default(),
             heartbeat: Family::default(),
+            stale_threshold: Gauge::default(),
         };
         metrics.register(|registry| {
             registry.register("writes", "Writes by what they are and how they ended", this.writes.clone());
@@ -108,8 +111,15 @@ impl ControllerMetrics {
             registry.register("in_use", help, this.in_use.clone());
             let help = "Time since the longest silent Pod of a Runtime was heard of";
             registry.register("heartbeat_age_seconds", help, this.heartbeat.clone());
+            let help = "Silence after which a Pod is lost, as this controller was told";
+            registry.register("stale_threshold_seconds", help, this.stale_threshold.clone());
         });
         this
+    }
+
+    /// Says when a Pod counts as lost.
+    pub(super) fn stale_after(&self, threshold: Duration) {
+        self.stale_threshold.set(threshold.as_secs_f64());
     }
 
     pub(super) fn wrote(&self, what: &'static str, error: Option<&WriteError>) {
@@ -168,5 +178,26 @@ impl ControllerMetrics {
             }
         }
         self.ending.set(ending as i64);
+    }
+}
+
+#[cfg(test)]
+impl ControllerMetrics {
+    /// Gives each family a member: an empty one is not exported.
+    pub(crate) fn touch(&self) {
+        let (namespace, runtime) = (String::new(), String::new());
+        let pool = PoolLabels { namespace: namespace.clone(), runtime: runtime.clone() };
+        self.wrote("pass", None);
+        self.lost("PodGone");
+        self.watches.touch();
+        self.ready.get_or_create(&pool).set(1);
+        self.wanted.get_or_create(&pool).set(1);
+        self.heartbeat.get_or_create(&pool).set(1.0);
+        let ended = EndLabels { namespace, runtime, phase: "Failed", reason: "Timeout" };
+        self.ended.get_or_create(&ended).inc();
+        let PoolLabels { namespace, runtime } = pool;
+        let amount = ResourceLabels { namespace, runtime, resource: "runs".into() };
+        self.capacity.get_or_create(&amount).set(1.0);
+        self.in_use.get_or_create(&amount).set(1.0);
     }
 }

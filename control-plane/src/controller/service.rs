@@ -53,6 +53,7 @@ const GRACE: Duration = Duration::from_secs(5);
 pub async fn run(options: Options, stop: CancellationToken) -> anyhow::Result<()> {
     let metrics = Metrics::new("kruntimes_controller");
     let own = ControllerMetrics::new(&metrics);
+    own.stale_after(options.stale_threshold);
     let program = Program {
         name: "kruntimes-controller",
         common: &options.common,

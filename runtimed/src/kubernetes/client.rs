@@ -8,17 +8,19 @@ use kube::api::{Patch, PatchParams};
 use kube::{Api, Client};
 
 use super::{ApiError, RunWriter};
+use crate::metrics::RuntimedMetrics;
 
 /// Runs of one namespace.
 #[derive(Clone)]
 pub struct KubeRuns {
     api: Api<Run>,
+    metrics: RuntimedMetrics,
 }
 
 impl KubeRuns {
-    /// Of `namespace`.
-    pub fn new(client: Client, namespace: &str) -> Self {
-        Self { api: Api::namespaced(client, namespace) }
+    /// Of `namespace`; each write is counted.
+    pub fn new(client: Client, namespace: &str, metrics: RuntimedMetrics) -> Self {
+        Self { api: Api::namespaced(client, namespace), metrics }
     }
 }
 
@@ -29,7 +31,9 @@ impl RunWriter for KubeRuns {
     }
 
     async fn patch_status(&self, name: &str, patch: &serde_json::Value) -> Result<Arc<Run>, ApiError> {
-        let done = self.api.patch_status(name, &PatchParams::default(), &Patch::Merge(patch)).await?;
-        Ok(Arc::new(done))
+        let done = self.api.patch_status(name, &PatchParams::default(), &Patch::Merge(patch)).await;
+        let done = done.map_err(ApiError::from);
+        self.metrics.wrote(done.as_ref().err());
+        Ok(Arc::new(done?))
     }
 }

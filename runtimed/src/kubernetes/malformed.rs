@@ -8,8 +8,17 @@ use kube::api::{ApiResource, DynamicObject, Patch, PatchParams};
 use kube::core::error_boundary::InvalidObject;
 use kube::{Api, Client, Resource as _};
 
+use super::ApiError;
+use crate::metrics::RuntimedMetrics;
+
 /// Ends a malformed Run of this Pod as `InvalidRun`.
-pub async fn fail_malformed(client: Client, namespace: &str, pod: &PodRef, bad: InvalidObject) {
+pub async fn fail_malformed(
+    client: Client,
+    namespace: &str,
+    pod: &PodRef,
+    bad: InvalidObject,
+    metrics: &RuntimedMetrics,
+) {
     let name = bad.metadata.name.clone().unwrap_or_default();
     tracing::warn!(run = %name, error = %bad.error, "malformed Run");
     let api: Api<DynamicObject> = Api::namespaced_with(client, namespace, &ApiResource::erase::<Run>(&()));
@@ -29,7 +38,10 @@ pub async fn fail_malformed(client: Client, namespace: &str, pod: &PodRef, bad: 
     let event = RunEvent::Invalid { message: format!("the Run cannot be read: {}", bad.error) };
     let Ok(status) = transition(&run, &event, jiff::Timestamp::now()) else { return };
     let Some(change) = patch(&run, &status) else { return };
-    if let Err(error) = api.patch_status(&name, &PatchParams::default(), &Patch::Merge(&change)).await {
+    let written = api.patch_status(&name, &PatchParams::default(), &Patch::Merge(&change)).await;
+    let written = written.map_err(ApiError::from);
+    metrics.wrote(written.as_ref().err());
+    if let Err(error) = written {
         tracing::warn!(run = %name, %error, "cannot end a malformed Run");
     }
 }
