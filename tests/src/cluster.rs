@@ -219,14 +219,31 @@ impl Cluster {
 
     /// Raw, so that a test can say what the types cannot.
     fn creation(&self, name: &str, spec: Value) -> Result<http::Request<Vec<u8>>, kube::Error> {
+        self.raw("Run", "runs", name, spec)
+    }
+
+    /// The request that creates a Runtime, as raw.
+    ///
+    /// # Errors
+    /// When it cannot be built.
+    pub fn runtime_creation(&self, name: &str, spec: Value) -> Result<http::Request<Vec<u8>>, kube::Error> {
+        self.raw("Runtime", "runtimes", name, spec)
+    }
+
+    fn raw(
+        &self,
+        kind: &str,
+        plural: &str,
+        name: &str,
+        spec: Value,
+    ) -> Result<http::Request<Vec<u8>>, kube::Error> {
         let object = json!({
             "apiVersion": "kruntimes.io/v1alpha1",
-            "kind": "Run",
+            "kind": kind,
             "metadata": {"name": name, "namespace": self.namespace},
             "spec": spec,
         });
-        let url = format!("/apis/kruntimes.io/v1alpha1/namespaces/{}/runs", self.namespace);
-        http_post(&url, &object)
+        http_post(&format!("/apis/kruntimes.io/v1alpha1/namespaces/{}/{plural}", self.namespace), &object)
     }
 
     /// Submits an inline script on the pool `bash`.

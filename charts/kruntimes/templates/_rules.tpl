@@ -16,7 +16,7 @@ The rights of each component: what the code does, nothing beside it.
 - apiGroups: [""]
   resources: [pods]
   verbs: [get, list, watch]
-- apiGroups: ["", events.k8s.io]
+- apiGroups: [""]
   resources: [events]
   verbs: [create, patch]
 {{- end }}
@@ -32,10 +32,6 @@ The rights of each component: what the code does, nothing beside it.
 - apiGroups: [kruntimes.io]
   resources: [runtimes]
   verbs: [get, list, watch]
-# Owner references that block, where the API server asks for it.
-- apiGroups: [kruntimes.io]
-  resources: [runtimes/finalizers]
-  verbs: [update]
 # Pods: a lost one is deleted by uid, and pod-deletion-cost is written before a scale down.
 - apiGroups: [""]
   resources: [pods]
@@ -53,14 +49,18 @@ The rights of each component: what the code does, nothing beside it.
 - apiGroups: [networking.k8s.io]
   resources: [networkpolicies]
   verbs: [get, list, watch, create, patch, delete]
-- apiGroups: ["", events.k8s.io]
+- apiGroups: [""]
   resources: [events]
   verbs: [create, patch]
-# The rights that runtimed gets, which nobody may hand out without having them. The policies of kruntimes-crds narrow them to its own Pod.
+# It looks at instances for what Pods offer. The rest are the rights that runtimed gets, which nobody may hand out without having
+# them; the policies of kruntimes-crds narrow those to its own Pod.
 - apiGroups: [kruntimes.io]
-  resources: [runtimeinstances, runtimeinstances/status]
-  verbs: [get, list, watch, create, update, patch]
+  resources: [runtimeinstances]
+  verbs: [get, list, watch, create]
+- apiGroups: [kruntimes.io]
+  resources: [runtimeinstances/status]
+  verbs: [patch]
 - apiGroups: [""]
   resources: [pods/status]
-  verbs: [get, patch]
+  verbs: [patch]
 {{- end }}

@@ -61,6 +61,14 @@ pub enum TemplateError {
     /// An amount that cannot be offered.
     #[error("spec.capacity.resources: {0}")]
     Capacity(AmountError),
+    /// Pods that take no Runs at all.
+    #[error(
+        "spec.capacity.resources.runs is {given}: Pods that take no Run are no pool; for none of them, set spec.replicas to 0"
+    )]
+    NoRuns {
+        /// Given.
+        given: String,
+    },
     /// A resource whose definition and capacity do not go together.
     #[error("spec.resources: {0}")]
     Resource(DefinitionError),
@@ -84,7 +92,7 @@ impl TemplateError {
         match self {
             Self::Token { .. } => "TokenRefused",
             Self::NotAvailable { .. } => "NotAvailable",
-            Self::Capacity(_) | Self::Resource(_) => "InvalidCapacity",
+            Self::Capacity(_) | Self::NoRuns { .. } | Self::Resource(_) => "InvalidCapacity",
             Self::Name { .. }
             | Self::Undecodable { .. }
             | Self::NoRuntimeContainer { .. }

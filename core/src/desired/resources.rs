@@ -23,9 +23,11 @@ pub(super) fn offers(runtime: &Runtime) -> Result<Vec<Definition>, TemplateError
         let offer =
             offers.entry(name).or_insert_with(|| Definition { kind: kind_of(name), ..counted(name, 0) });
         let amount = check(name, text, offer.kind).map_err(TemplateError::Capacity)?;
-        // As in the baseline: what is not positive is as if it were not there.
+        // As in the baseline, what is not positive is as if it were not there; but then `runs` would mean two.
         if !negative && amount.is_positive() {
             offer.amount = amount;
+        } else if name == names::RUNS {
+            return Err(TemplateError::NoRuns { given: quantity.0.clone() });
         }
     }
     let offers: Vec<Definition> = offers.into_values().filter(|offer| offer.amount.is_positive()).collect();

@@ -1,5 +1,5 @@
-//! What the sidecar may do: its own Pod's Runs and no more than that. Admission
-//! policies of the chart narrow each write down to the Pod of the token.
+//! What the sidecar may do: exactly the requests that it makes. Admission policies
+//! of the chart narrow each write down to the Pod of the token.
 
 use k8s_openapi::api::rbac::v1::{PolicyRule, Role, RoleBinding, RoleRef, Subject};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
@@ -17,8 +17,9 @@ pub(super) fn role(metadata: ObjectMeta) -> Role {
         rules: Some(vec![
             rule(GROUP, "runs", &["get", "list", "watch"]),
             rule(GROUP, "runs/status", &["patch"]),
-            rule(GROUP, "runtimeinstances", &["get", "list", "watch", "create", "update", "patch"]),
-            rule(GROUP, "runtimeinstances/status", &["update", "patch"]),
+            // It makes its own and says in the status what its Pod offers; it reads none.
+            rule(GROUP, "runtimeinstances", &["create"]),
+            rule(GROUP, "runtimeinstances/status", &["patch"]),
             rule("", "pods/status", &["patch"]),
         ]),
     }

@@ -111,11 +111,21 @@ fn the_role_is_exactly_what_the_sidecar_needs() {
         [
             "runs: get,list,watch",
             "runs/status: patch",
-            "runtimeinstances: get,list,watch,create,update,patch",
-            "runtimeinstances/status: update,patch",
+            "runtimeinstances: create",
+            "runtimeinstances/status: patch",
             "pods/status: patch",
         ]
     );
+}
+
+#[test]
+fn the_metrics_port_is_open_where_the_installation_says_so() {
+    let open = Defaults { metrics_ingress: true, ..Defaults::default() };
+    let policy = desired(&runtime(plain()), &open).unwrap().network_policy.spec.unwrap();
+    let rules = policy.ingress.unwrap();
+    let [rule] = rules.as_slice() else { panic!("{rules:?}") };
+    let [port] = rule.ports.as_deref().unwrap() else { panic!("{rule:?}") };
+    assert_eq!((port.port.clone(), rule.from.clone()), (Some(IntOrString::Int(9090)), None));
 }
 
 #[test]
@@ -284,6 +294,10 @@ fn every_bad_template_is_an_error_that_names_its_field() {
         (json!({"template": plain()["template"], "port": 0}), "spec.port 0"),
         (json!({"template": plain()["template"], "port": 9094}), "sidecar"),
         (json!({"template": plain()["template"], "capacity": {"resources": {"runs": "0.5"}}}), "runs"),
+        (
+            json!({"template": plain()["template"], "capacity": {"resources": {"runs": 0}}}),
+            "resources.runs is 0",
+        ),
         (json!({"template": plain()["template"], "capacity": {"resources": {"cpu": "many"}}}), "cpu"),
         (
             json!({"template": plain()["template"], "workspace": {"emptyDir": {}, "hostPath": {"path": "/"}}}),

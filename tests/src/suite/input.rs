@@ -1,11 +1,11 @@
 //! Bad input: one clear error that names the field, and the platform goes on.
 
-use anyhow::{bail, ensure};
+use anyhow::{Context, bail, ensure};
 use kruntimes_api::Reason;
 use kruntimes_api::run::Phase;
 use serde_json::{Value, json};
 
-use crate::cluster::{BASH_IMAGE, bash, bash_with, phase};
+use crate::cluster::{BASH_IMAGE, bash, bash_with, eventually, phase};
 use crate::{Case, Cluster};
 
 pub(super) fn cases() -> Vec<Case> {
@@ -167,23 +167,53 @@ async fn git(cluster: Cluster) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// A Runtime that cannot work says so in a condition; others are not held up.
+/// A Runtime that cannot work is refused by the API, or says so in a condition; others are not held up.
 async fn bad_runtime(cluster: Cluster) -> anyhow::Result<()> {
-    let make =
-        |name: &str, spec: Value| serde_json::from_value(json!({"metadata": {"name": name}, "spec": spec}));
-    let image = json!({"replicas": 1, "template": {"spec": {"containers": [{"name": "runtime", "image": "localhost/no-such-server:1"}]}}});
-    cluster.runtimes().create(&kube::api::PostParams::default(), &make("image", image)?).await?;
-    let twice = json!({"replicas": 1, "template": {"spec": {"containers": [
-        {"name": "runtime", "image": BASH_IMAGE}, {"name": "x", "image": "a"}, {"name": "x", "image": "b"}]}}});
-    cluster.runtimes().create(&kube::api::PostParams::default(), &make("twice", twice)?).await?;
-    let name = json!({"template": {"spec": {"containers": [{"name": "main", "image": "a"}]}}});
-    ensure!(
-        cluster.runtimes().create(&kube::api::PostParams::default(), &make("name", name)?).await.is_err()
-    );
+    let container = json!({"name": "runtime", "image": BASH_IMAGE});
+    let of = |containers: Value| json!({"replicas": 1, "template": {"spec": {"containers": containers}}});
+    let with = |field: &str, value: Value| {
+        let mut spec = of(json!([container]));
+        spec[field] = value;
+        spec
+    };
+    let runs = |amount: Value| with("capacity", json!({"resources": {"runs": amount}}));
+    let refused = [
+        ("name", of(json!([{"name": "main", "image": "a"}])), "must be named runtime"),
+        ("no-list", of(json!("none")), "containers"),
+        ("port", with("port", json!(0)), "port"),
+        ("less", runs(json!(-1)), "must not be negative"),
+        ("store", with("artifactStore", json!({"driver": "floppy"})), "artifactStore is not available yet"),
+    ];
+    for (name, spec, word) in refused {
+        match cluster.client.request::<Value>(cluster.runtime_creation(name, spec)?).await {
+            Err(kube::Error::Api(status)) => {
+                ensure!(matches!(status.code, 400 | 422), "{name}: {status:?}");
+                ensure!(status.message.contains(word), "{name}: {word:?} in {}", status.message);
+            }
+            other => bail!("{name}: {other:?}"),
+        }
+    }
+    let degraded = [
+        ("image", of(json!([{"name": "runtime", "image": "localhost/no-such-server:1"}])), "no-such-server"),
+        ("twice", of(json!([container, {"name": "x", "image": "a"}, {"name": "x", "image": "b"}])), "\"x\""),
+        ("sidecars-port", with("port", json!(9094)), "spec.port 9094"),
+        ("no-runs", runs(json!(0)), "capacity.resources.runs is 0"),
+        ("half", runs(json!("500m")), "runs"),
+        ("volume", with("workspace", json!({"floppy": {}})), "spec.workspace"),
+        (
+            "no-template",
+            of(json!([{"name": "runtime", "image": BASH_IMAGE, "env": 7}])),
+            "spec.template cannot be decoded",
+        ),
+    ];
+    for (name, spec, _) in &degraded {
+        let request = cluster.runtime_creation(name, spec.clone())?;
+        cluster.client.request::<Value>(request).await.with_context(|| (*name).to_owned())?;
+    }
     cluster.bash_pool(1, 2).await?;
-    for (runtime, word) in [("image", "no-such-server"), ("twice", "x")] {
-        crate::cluster::eventually(&format!("runtime {runtime} to say what is wrong"), || async {
-            let status = cluster.runtimes().get(runtime).await?.status.unwrap_or_default();
+    for (name, _, word) in degraded {
+        eventually(&format!("runtime {name} to say {word}"), || async {
+            let status = cluster.runtimes().get(name).await?.status.unwrap_or_default();
             let degraded = status.conditions.iter().find(|c| c.type_ == "Degraded");
             Ok(degraded.is_some_and(|c| c.status == "True" && c.message.contains(word)))
         })

@@ -3,7 +3,7 @@
 //! The local platform has no admission policies, so these hold on a real API server only.
 
 use anyhow::{Context, bail, ensure};
-use k8s_openapi::api::core::v1::{ConfigMap, Pod, Secret, ServiceAccount};
+use k8s_openapi::api::core::v1::{Pod, ServiceAccount};
 use kruntimes_api::RuntimeInstance;
 use kruntimes_api::run::{Phase, Run};
 use kube::ResourceExt;
@@ -19,6 +19,7 @@ pub fn cases() -> Vec<Case> {
         Case::new("rights_stolen_token_and_runs", runs),
         Case::new("rights_stolen_token_and_the_own_run", own_run),
         Case::new("rights_stolen_token_beyond_runs", beyond_runs),
+        Case::new("rights_what_a_stolen_token_reads", reading),
         Case::new("rights_stolen_token_and_pods", pods),
         Case::new("rights_stolen_token_dies_with_its_pod", dies_with_its_pod),
         Case::new("rights_token_of_no_pod", token_of_no_pod),
@@ -126,10 +127,6 @@ async fn runs(cluster: Cluster) -> anyhow::Result<()> {
     let theirs = json!({"assignedPod": theft.pod, "assignedPodUID": theft.pod_uid});
     theft.status_is_refused("foreign", theirs, &not_by).await?;
     ensure!(phase(&cluster.status("foreign").await?) == Phase::Running, "nothing has happened to it");
-
-    // A namespace is one trust domain: what can be read there is read, and the threat model says so.
-    let seen = theft.api::<Run>().list(&ListParams::default()).await?;
-    ensure!(seen.items.iter().any(|run| run.name_any() == "foreign"), "reading is not refused");
     Ok(())
 }
 
@@ -176,11 +173,6 @@ async fn own_run(cluster: Cluster) -> anyhow::Result<()> {
 /// Other kinds, other namespaces, more tokens.
 async fn beyond_runs(cluster: Cluster) -> anyhow::Result<()> {
     let theft = Theft::commit(cluster.clone()).await?;
-    let all = ListParams::default();
-    refused("secrets", "cannot list resource \"secrets\"", theft.api::<Secret>().list(&all).await)?;
-    refused("a secret", "cannot get resource \"secrets\"", theft.api::<Secret>().get("any").await)?;
-    refused("config maps", "cannot list resource", theft.api::<ConfigMap>().list(&all).await)?;
-    refused("pods", "cannot list resource \"pods\"", theft.api::<Pod>().list(&all).await)?;
     let account = "runtime-bash";
     let request = serde_json::from_value(json!({"spec": {"audiences": []}}))?;
     let accounts = theft.api::<ServiceAccount>();
@@ -195,17 +187,83 @@ async fn beyond_runs(cluster: Cluster) -> anyhow::Result<()> {
         "cannot create resource \"runs\"",
         theft.api::<Run>().create(&PostParams::default(), &new).await,
     )?;
-
     let elsewhere: Api<Run> = Api::namespaced(theft.thief.clone(), "default");
-    refused("Runs of another namespace", "cannot list resource \"runs\"", elsewhere.list(&all).await)?;
     let patch = Patch::Merge(json!({"status": {"phase": "Failed"}}));
     refused(
-        "a Run there",
+        "a Run of another namespace",
         "cannot patch resource \"runs/status\"",
         elsewhere.patch_status("any", &PatchParams::default(), &patch).await,
-    )?;
-    let everywhere: Api<Run> = Api::all(theft.thief.clone());
-    refused("Runs of all namespaces", "cannot list resource \"runs\"", everywhere.list(&all).await)
+    )
+}
+
+/// Kinds of a namespace, and whether a stolen token reads them there. A namespace is one trust domain: admission sees no reads.
+const READABLE: [(&str, &str, bool); 17] = [
+    ("apis/kruntimes.io/v1alpha1", "runs", true),
+    ("apis/kruntimes.io/v1alpha1", "runtimes", false),
+    ("apis/kruntimes.io/v1alpha1", "runtimeinstances", false),
+    ("api/v1", "pods", false),
+    ("api/v1", "secrets", false),
+    ("api/v1", "configmaps", false),
+    ("api/v1", "serviceaccounts", false),
+    ("api/v1", "services", false),
+    ("api/v1", "endpoints", false),
+    ("api/v1", "events", false),
+    ("api/v1", "persistentvolumeclaims", false),
+    ("api/v1", "resourcequotas", false),
+    ("apis/apps/v1", "deployments", false),
+    ("apis/rbac.authorization.k8s.io/v1", "roles", false),
+    ("apis/rbac.authorization.k8s.io/v1", "rolebindings", false),
+    ("apis/coordination.k8s.io/v1", "leases", false),
+    ("apis/networking.k8s.io/v1", "networkpolicies", false),
+];
+/// Kinds of the cluster: it reads none.
+const OF_THE_CLUSTER: [(&str, &str); 5] = [
+    ("api/v1", "namespaces"),
+    ("api/v1", "nodes"),
+    ("api/v1", "persistentvolumes"),
+    ("apis/rbac.authorization.k8s.io/v1", "clusterroles"),
+    ("apis/apiextensions.k8s.io/v1", "customresourcedefinitions"),
+];
+
+/// Every reading verb on every kind, in the own namespace, in another, and in all. `docs/security.md` says the same.
+async fn reading(cluster: Cluster) -> anyhow::Result<()> {
+    let theft = Theft::commit(cluster.clone()).await?;
+    let (own, mut wrong, mut tried) = (cluster.namespace.as_str(), Vec::new(), 0);
+    let mut requests = Vec::new();
+    for (group, kind, readable) in READABLE {
+        for (place, readable) in [(Some(own), readable), (Some("default"), false), (None, false)] {
+            let place = place.map(|name| format!("namespaces/{name}/")).unwrap_or_default();
+            requests.push((format!("/{group}/{place}{kind}"), !place.is_empty(), readable));
+        }
+    }
+    requests.extend(OF_THE_CLUSTER.map(|(group, kind)| (format!("/{group}/{kind}"), true, false)));
+    for (url, has_names, readable) in requests {
+        let get = has_names.then(|| format!("{url}/any"));
+        let watch = format!("{url}?watch=true&timeoutSeconds=1");
+        for url in [Some(url), Some(watch), get].into_iter().flatten() {
+            tried += 1;
+            if reads(&theft, &url).await? != readable {
+                wrong.push(format!("{url} {}", if readable { "is refused" } else { "is read" }));
+            }
+        }
+    }
+    for own in [format!("pods/{}", theft.pod), format!("pods/{}/log?container=runtimed", theft.pod)] {
+        ensure!(!reads(&theft, &format!("/api/v1/namespaces/{}/{own}", cluster.namespace)).await?, "{own}");
+    }
+    ensure!(wrong.is_empty() && tried > 150, "of {tried}: {wrong:#?}");
+    let seen = theft.api::<Run>().list(&ListParams::default()).await?;
+    ensure!(seen.items.iter().any(|run| run.name_any() == "foreign"), "others' Runs are among them");
+    Ok(())
+}
+
+/// Whether the thief gets an answer, be it that there is no such object.
+async fn reads(theft: &Theft, url: &str) -> anyhow::Result<bool> {
+    match theft.thief.request_text(http::Request::get(url).body(Vec::new())?).await {
+        Ok(_) => Ok(true),
+        Err(kube::Error::Api(status)) if status.code == 404 => Ok(true),
+        Err(kube::Error::Api(status)) if status.code == 403 => Ok(false),
+        Err(error) => Err(error).context(url.to_owned()),
+    }
 }
 
 /// Pods and what they say of themselves.
@@ -227,6 +285,17 @@ async fn pods(cluster: Cluster) -> anyhow::Result<()> {
         "only the conditions",
         write(&theft.pod, json!({"status": {"podIP": "10.1.1.1"}})).await,
     )?;
+    for field in [
+        json!({"reason": "Evicted"}),
+        json!({"message": "said the thief"}),
+        json!({"ephemeralContainerStatuses": [
+            {"name": "x", "image": "x", "imageID": "x", "ready": true, "restartCount": 0}]}),
+        json!({"startTime": "2020-01-01T00:00:00Z"}),
+    ] {
+        let what = field.to_string();
+        let word = "only the conditions kruntimes.io/*";
+        refused(&what, word, write(&theft.pod, json!({"status": field})).await)?;
+    }
     refused(
         "labels",
         "labels",
@@ -253,8 +322,14 @@ async fn pods(cluster: Cluster) -> anyhow::Result<()> {
             "spec": {"runtime": "bash", "podUID": theft.pod_uid}}))?)
     };
     refused("a false instance", word, instances.create(&PostParams::default(), &new("false")?).await)?;
-    let stuck = Patch::Merge(json!({"metadata": {"finalizers": ["example.com/stuck"]}}));
-    refused("finalizers", "finalizers", instances.patch(&theft.pod, &PatchParams::default(), &stuck).await)?;
+    let mut stuck = new(&theft.pod)?;
+    stuck.finalizers_mut().push("example.com/stuck".into());
+    refused("finalizers", "finalizers", instances.create(&PostParams::default(), &stuck).await)?;
+    let change = Patch::Merge(json!({"metadata": {"labels": {"runtime": "other"}}}));
+    let word = "cannot patch resource \"runtimeinstances\"";
+    refused("its labels", word, instances.patch(&theft.pod, &PatchParams::default(), &change).await)?;
+    let gone = instances.delete(&theft.pod, &DeleteParams::default()).await;
+    refused("its deletion", "cannot delete resource", gone)?;
     instances.patch_status(&theft.pod, &PatchParams::default(), &patch).await.context("its own instance")?;
     Ok(())
 }
