@@ -39,10 +39,22 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- if and (ne .Values.server "custom") .Values.command }}
 {{- fail (printf "command: server %s has its own; server custom takes one" .Values.server) }}
 {{- end }}
+{{- if has (int .Values.port) (list 9090 9094) }}
+{{- fail (printf "port: %d is one of the sidecar runtimed, in the same Pod" (int .Values.port)) }}
+{{- end }}
 {{- range $field := list "volumes" "volumeMounts" }}
 {{- range index $.Values $field }}
 {{- if or (hasPrefix "kruntimes" .name) (hasPrefix "runtimed-" .name) (and (eq $field "volumes") (eq .name "workspace")) }}
 {{- fail (printf "%s: the name %s is the controller's own" $field .name) }}
+{{- end }}
+{{- end }}
+{{- end }}
+{{- range $field := list "extraContainers" "initContainers" }}
+{{- range $container := index $.Values $field }}
+{{- range $container.volumeMounts }}
+{{- if or (hasPrefix "kruntimes" .name) (hasPrefix "runtimed-" .name) }}
+{{- fail (printf "%s: %s mounts %s, which is the controller's own" $field $container.name .name) }}
+{{- end }}
 {{- end }}
 {{- end }}
 {{- end }}

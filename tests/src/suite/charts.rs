@@ -82,12 +82,25 @@ async fn wrong_values(node: Arc<RealNode>) -> anyhow::Result<()> {
             "the name runtime is taken",
         ),
         ("runtime-pool", "volumes[0].name=runtimed-token", "the controller's own"),
+        (
+            "runtime-pool",
+            "extraContainers[0].name=x,extraContainers[0].image=x,extraContainers[0].volumeMounts[0].name=kruntimes-token",
+            "x mounts kruntimes-token",
+        ),
+        ("runtime-pool", "port=9090", "port: 9090"),
+        ("runtime-pool", "workspace.foo.a=b", "'/workspace': additional properties 'foo'"),
+        ("runtime-pool", "capacity.a b=1", "'/capacity': additional properties 'a b'"),
+        ("runtime-pool", "resources.limits.cpuu=1", "'/resources/limits': additional properties 'cpuu'"),
+        ("kruntimes", "scheduler.resources.limits.cpuu=1", "additional properties 'cpuu'"),
+        ("kruntimes", "scheduler.metricsPort=8081", "scheduler.probePort are both 8081"),
+        ("kruntimes", "metrics.podMonitor.enabled=true", "runtimed.metrics.allowIngress"),
         ("kruntimes", "scheduler.replicas=-1", "replicas"),
         ("kruntimes", "scheduler.leaderElect=false", "leaderElect must be true"),
         ("kruntimes", "controller.staleThreshold=soon", "staleThreshold"),
         ("kruntimes", "kruntimes-crds.policies.validationActions[0]=Shout", "validationActions"),
         ("kruntimes", "log.format=xml", "format"),
         ("kruntimes-crds", "policies.requireUse=perhaps", "requireUse"),
+        ("kruntimes-crds", "policies.fillSubmitter=perhaps", "fillSubmitter"),
     ];
     for (name, value, word) in cases {
         let rendered = node.helm(&["template", "x", &chart(name)?, "--set", value]).text();
@@ -148,15 +161,28 @@ async fn pool_values(cluster: Cluster, node: Arc<RealNode>) -> anyhow::Result<()
 /// What other operators look at is made when it is asked for.
 async fn optional_parts(node: Arc<RealNode>) -> anyhow::Result<()> {
     let chart = chart("kruntimes")?;
-    let kinds = |values: &str| -> anyhow::Result<Vec<String>> {
-        let text = node.helm(&["template", "x", &chart, "--set", values]).text()?;
-        Ok(text.lines().filter_map(|line| line.strip_prefix("kind: ")).map(str::to_owned).collect())
+    let template = |values: &str| node.helm(&["template", "x", &chart, "--set", values]).text();
+    let kinds = |text: &str| -> Vec<String> {
+        text.lines().filter_map(|line| line.strip_prefix("kind: ")).map(str::to_owned).collect()
     };
-    let on = kinds("metrics.serviceMonitor.enabled=true,metrics.prometheusRule.enabled=true")?;
-    let off =
-        kinds("podDisruptionBudget.enabled=false,networkPolicy.enabled=false,kruntimes-crds.enabled=false")?;
+    let open = "runtimed.metrics.allowIngress=true,metrics.podMonitor.enabled=true";
+    let watched = "metrics.serviceMonitor.enabled=true,metrics.prometheusRule.enabled=true";
+    let on = template(&format!("{open},{watched},kruntimes-crds.policies.fillSubmitter=true"))?;
+    let off = template(
+        "podDisruptionBudget.enabled=false,networkPolicy.enabled=false,kruntimes-crds.enabled=false,watchNamespace=x",
+    )?;
+    for (text, allowed) in [(&on, true), (&off, false)] {
+        ensure!(
+            text.contains(&format!("--allow-metrics-ingress={allowed}\n")),
+            "the controller is told: {text}"
+        );
+    }
+    let (on, off) = (kinds(&on), kinds(&off));
     for kind in [
         "ServiceMonitor",
+        "PodMonitor",
+        "MutatingAdmissionPolicy",
+        "ValidatingAdmissionPolicy",
         "PrometheusRule",
         "PodDisruptionBudget",
         "NetworkPolicy",
@@ -208,6 +234,10 @@ async fn least_rights(cluster: Cluster) -> anyhow::Result<()> {
         ("controller", "create", "serviceaccounts/token", false),
         ("controller", "create", "clusterrolebindings.rbac.authorization.k8s.io", false),
         ("controller", "get", "pods/exec", false),
+        ("controller", "update", "runtimes.kruntimes.io/finalizers", false),
+        ("controller", "update", "runtimeinstances.kruntimes.io/status", false),
+        ("controller", "create", "events.events.k8s.io", false),
+        ("scheduler", "create", "events.events.k8s.io", false),
     ];
     for (component, verb, resource, allowed) in cases {
         let account = format!("--as=system:serviceaccount:{}:kruntimes-{component}", crate::node::SYSTEM);

@@ -8,8 +8,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
-use kruntimes_api::Reason;
 use kruntimes_api::run::{Phase, RunStatus};
+use kruntimes_api::{Reason, RuntimeInstance};
+use kube::ResourceExt;
+use kube::api::{Api, ListParams};
 use serde_json::{Value, json};
 
 use crate::cluster::{bash_with, eventually, pause, phase};
@@ -89,7 +91,7 @@ async fn killed<P: Hurt>(cluster: Cluster, place: Arc<P>, victim: Victim) -> any
     for moment in MOMENTS.into_iter().filter(reached) {
         let name = format!("{moment:?}").to_lowercase();
         killed_at(&cluster, place.as_ref(), victim, moment, &name).await.with_context(|| name.clone())?;
-        nothing_left(&cluster, place.as_ref()).await.with_context(|| name.clone())?;
+        no_rest(&cluster, place.as_ref()).await.with_context(|| name.clone())?;
         let after = cluster.run_script(&format!("after-{name}"), "true").await?;
         ensure!(phase(&after) == Phase::Succeeded, "{name}: the platform goes on: {after:?}");
     }
@@ -239,20 +241,35 @@ fn attempts(place: &impl Hurt, victim: Victim, moment: Moment) -> RangeInclusive
     }
 }
 
-/// No process of a Run and no workspace outlives the Runs.
+/// [`no_rest`], where nobody killed a program of a Pod: then no container was started again either.
 pub(super) async fn nothing_left(cluster: &Cluster, place: &impl Hurt) -> anyhow::Result<()> {
-    eventually("workspaces and processes to be gone", || async {
-        let pods = cluster.pods().list(&kube::api::ListParams::default()).await?.items;
-        for pod in pods {
-            let uid = pod.metadata.uid.unwrap_or_default();
-            let workspace = place.workspace(&uid);
+    no_rest(cluster, place).await?;
+    for pod in cluster.pods().list(&ListParams::default()).await?.items {
+        let containers = pod.status.iter().flat_map(|status| status.container_statuses.iter().flatten());
+        for container in containers {
+            ensure!(container.restart_count == 0, "{}: {container:?} was started again", pod.name_any());
+        }
+    }
+    Ok(())
+}
+
+/// No process of a Run and no workspace outlives the Runs, and no RuntimeInstance its Pod.
+pub(super) async fn no_rest(cluster: &Cluster, place: &impl Hurt) -> anyhow::Result<()> {
+    let instances: Api<RuntimeInstance> = Api::namespaced(cluster.client.clone(), &cluster.namespace);
+    eventually("workspaces, processes and instances to be gone", || async {
+        let instances = instances.list(&ListParams::default()).await?.items;
+        let pods = cluster.pods().list(&ListParams::default()).await?.items;
+        let pods: Vec<String> = pods.into_iter().filter_map(|pod| pod.metadata.uid).collect();
+        for uid in &pods {
+            let workspace = place.workspace(uid);
             if workspace.exists()
                 && std::fs::read_dir(&workspace)?.any(|e| e.is_ok_and(|e| is_run_folder(&e.file_name())))
             {
                 return Ok(false);
             }
         }
-        Ok(!place.processes().iter().any(|process| process.of_run))
+        let owned = instances.iter().all(|instance| pods.contains(&instance.spec.pod_uid));
+        Ok(owned && !place.processes().iter().any(|process| process.of_run))
     })
     .await
 }
@@ -311,5 +328,5 @@ async fn at_random<P: Hurt>(cluster: Cluster, place: Arc<P>) -> anyhow::Result<(
     for name in &names {
         check(&cluster.end(name).await?, 1).with_context(|| name.clone())?;
     }
-    nothing_left(&cluster, place.as_ref()).await
+    no_rest(&cluster, place.as_ref()).await
 }

@@ -63,26 +63,77 @@ async fn doctor(cluster: Cluster) -> anyhow::Result<()> {
     Ok(())
 }
 
-const PARTS: [(&str, i32); 2] = [("kruntimes-scheduler", 2), ("kruntimes-controller", 1)];
+/// The platform's own release, with this value.
+fn platform(node: &RealNode, value: &str) -> anyhow::Result<()> {
+    let upgrade = ["upgrade", "kruntimes", &chart("kruntimes")?, "--namespace", SYSTEM, "--reuse-values"];
+    node.helm(&upgrade).args(["--set", value, "--wait", "--timeout=3m"]).run()
+}
 
-/// Two releases, each for a namespace of its own at the Pod Security level `restricted`, know nothing of each other.
+/// Two releases, each for a namespace of its own at the Pod Security level `restricted`, know nothing of each other. Beside one that
+/// looks after all namespaces there are none, so that one is put aside: it looks after a namespace in which nobody is.
 async fn side_by_side(cluster: Cluster, node: Arc<RealNode>) -> anyhow::Result<()> {
     let other = Cluster::new(cluster.platform.clone(), &format!("{}-b", cluster.namespace)).await?;
-    scale(&cluster, SYSTEM, &PARTS.map(|(name, _)| (name, 0))).await?;
+    let (refused, reason) = (install(&cluster, &node), "looks after every namespace");
+    let refused = refused.err().context("a control plane beside that of the whole cluster was installed")?;
+    ensure!(format!("{refused:#}").contains(reason), "{refused:#}");
+    ensure!(
+        !may_write(&cluster, "scheduler", &cluster.namespace).await?,
+        "what of it is there has no rights"
+    );
+    node.helm(&["uninstall", "team", "--namespace", &cluster.namespace]).run()?;
+    platform(&node, &format!("watchNamespace={SYSTEM}"))?;
     let result = two_releases(&cluster, &other, &node).await;
-    scale(&cluster, SYSTEM, &PARTS).await?;
-    result.and(other.remove().await)
+    let removed = other.remove().await;
+    // The other one's release is still there: its namespace is not this one's to look after.
+    let gone = eventually("the other namespace to be gone", || async {
+        Ok(other.namespaces().get_opt(&other.namespace).await?.is_none())
+    });
+    let gone = removed.and(gone.await);
+    for release in ["bash", "team"] {
+        // What is left of a case that failed would stop the platform's release.
+        node.helm(&["uninstall", release, "--namespace", &cluster.namespace, "--ignore-not-found"]).run()?;
+    }
+    platform(&node, "watchNamespace=")?;
+    result.and(gone)
+}
+
+/// Whether a component of the test's own release may write Runs of a namespace.
+async fn may_write(cluster: &Cluster, component: &str, namespace: &str) -> anyhow::Result<bool> {
+    let account = format!("--as=system:serviceaccount:{}:team-kruntimes-{component}", cluster.namespace);
+    let may = ["auth", "can-i", "patch", "runs.kruntimes.io", "--subresource=status", &account];
+    let mut may = cluster.kubectl(&may).context("no kubectl")?;
+    may.args(["--namespace", namespace]);
+    let said = output(may).await?;
+    match String::from_utf8_lossy(&said.stdout).trim() {
+        "yes" => Ok(true),
+        "no" => Ok(false),
+        _ => anyhow::bail!("{said:?}"),
+    }
+}
+
+/// A release for the test's own namespace.
+fn install(place: &Cluster, node: &RealNode) -> anyhow::Result<()> {
+    let namespace = &place.namespace;
+    let values = format!("{IMAGES},kruntimes-crds.enabled=false,watchNamespace={namespace}");
+    let install = ["install", "team", &chart("kruntimes")?, "--namespace", namespace, "--set", &values];
+    node.helm(&install).args(["--wait", "--timeout=3m"]).run()
 }
 
 async fn two_releases(cluster: &Cluster, other: &Cluster, node: &RealNode) -> anyhow::Result<()> {
     for place in [cluster, other] {
-        let namespace = &place.namespace;
         restrict(place).await?;
-        let values = format!("{IMAGES},kruntimes-crds.enabled=false,watchNamespace={namespace}");
-        let install = ["install", "--namespace", namespace, "--wait", "--timeout=3m"];
-        node.helm(&install).args(["team", &chart("kruntimes")?, "--set", &values]).run()?;
-        let pool = ["bash", &chart("runtime-pool")?, "--set", IMAGES, "--set", "replicas=1"];
-        node.helm(&install).args(pool).run()?;
+        install(place, node)?;
+        let pool = ["install", "bash", &chart("runtime-pool")?, "--set", IMAGES, "--set", "replicas=1"];
+        node.helm(&pool).args(["--namespace", &place.namespace, "--wait", "--timeout=3m"]).run()?;
+    }
+    let whole = platform(node, "watchNamespace=").err().context("one for all beside one for a namespace")?;
+    ensure!(format!("{whole:#}").contains("has a control plane of its own (release team"), "{whole:#}");
+    for (place, well) in [(SYSTEM, true), (cluster.namespace.as_str(), true), ("default", false)] {
+        let there = Cluster { namespace: place.to_owned(), ..cluster.clone() };
+        let said = output(there.krt(&["doctor"])).await?;
+        let said = String::from_utf8_lossy(&said.stdout);
+        let none = said.contains(&format!("there is no scheduler for namespace {place}"));
+        ensure!(none != well, "krt doctor in {place}: {said}");
     }
     for place in [cluster, other] {
         let said =
@@ -92,24 +143,8 @@ async fn two_releases(cluster: &Cluster, other: &Cluster, node: &RealNode) -> an
     }
     let (own, foreign) = (&cluster.namespace, &other.namespace);
     for component in ["scheduler", "controller"] {
-        let account = format!("--as=system:serviceaccount:{own}:team-kruntimes-{component}");
-        for (namespace, answer) in [(own, "yes"), (foreign, "no")] {
-            let may = [
-                "auth",
-                "can-i",
-                "patch",
-                "runs.kruntimes.io",
-                "--subresource=status",
-                &account,
-                "--namespace",
-                namespace,
-            ];
-            let said = output(cluster.kubectl(&may).context("no kubectl")?).await?;
-            ensure!(
-                String::from_utf8_lossy(&said.stdout).trim() == answer,
-                "{component} in {namespace}: {said:?}"
-            );
-        }
+        ensure!(may_write(cluster, component, own).await?, "{component} of {own}");
+        ensure!(!may_write(cluster, component, foreign).await?, "{component} of {own} in {foreign}");
     }
     // Without its own scheduler nobody looks at a namespace, and the other one goes on.
     scale(cluster, own, &[("team-kruntimes-scheduler", 0)]).await?;

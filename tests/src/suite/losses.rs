@@ -8,7 +8,7 @@ use kruntimes_api::run::Phase;
 use kube::api::DeleteParams;
 use serde_json::json;
 
-use super::faults::{check, locked, nothing_left};
+use super::faults::{check, locked, no_rest, nothing_left};
 use crate::cluster::{bash_with, phase};
 use crate::{Case, Cluster, Hurt, Victim, process};
 
@@ -47,7 +47,7 @@ async fn reasons<P: Hurt>(cluster: Cluster, place: Arc<P>) -> anyhow::Result<()>
         ensure!(status.attempt == Some(1), "{name}: {status:?}");
         ensure!(status.message.is_some_and(|message| !message.is_empty()), "{name} says nothing to a person");
     }
-    nothing_left(&cluster, place.as_ref()).await
+    no_rest(&cluster, place.as_ref()).await
 }
 
 /// The one Pod is gone for good, with Runs before, in and behind it.
