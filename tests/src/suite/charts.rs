@@ -198,6 +198,8 @@ async fn optional_parts(node: Arc<RealNode>) -> anyhow::Result<()> {
 async fn metrics(cluster: Cluster) -> anyhow::Result<()> {
     cluster.bash_pool(1, 1).await?;
     cluster.run_script("r", "true").await?;
+    // A queue with nothing in it has no figures.
+    cluster.submit("waits", json!({"runtime": "nowhere", "source": {"inline": "true"}})).await?;
     let pods = cluster.pods().list(&ListParams::default().labels("runtime=bash")).await?.items;
     let pod = pods.into_iter().find_map(|pod| pod.metadata.name).context("a ready pool has a Pod")?;
     let service =
