@@ -104,9 +104,10 @@ async fn may_write(cluster: &Cluster, component: &str, namespace: &str) -> anyho
     let mut may = cluster.kubectl(&may).context("no kubectl")?;
     may.args(["--namespace", namespace]);
     let said = output(may).await?;
-    match String::from_utf8_lossy(&said.stdout).trim() {
-        "yes" => Ok(true),
-        "no" => Ok(false),
+    // A `no` may come with a reason.
+    match String::from_utf8_lossy(&said.stdout).split_whitespace().next() {
+        Some("yes") => Ok(true),
+        Some("no") => Ok(false),
         _ => anyhow::bail!("{said:?}"),
     }
 }
