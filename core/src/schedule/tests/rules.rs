@@ -117,7 +117,7 @@ fn a_resource_that_nobody_has_is_told_from_one_that_is_short() {
     world.pass(SECOND * 2);
     let both = "two: unknown resources a.b/c, d.e/f: Runtime \"bash\" offers example.com/token, runs";
     assert_eq!(world.settle(), [both]);
-    let rejections: Vec<_> = world.scheduler.take_rejections().into_iter().map(|(r, _)| r.reason).collect();
+    let rejections: Vec<_> = world.scheduler.take_rejections().into_keys().map(|r| r.reason).collect();
     assert_eq!(rejections, ["unknown"]);
 
     // Known and too little is something else, also where only the Runtime knows it.
