@@ -181,13 +181,13 @@ impl RuntimedMetrics {
     }
 }
 
-#[cfg(test)]
-#[path = "metrics_tests.rs"]
-mod tests;
-
 fn seconds(span: jiff::SignedDuration) -> f64 {
     Duration::try_from(span).unwrap_or_default().as_secs_f64()
 }
+
+#[cfg(test)]
+#[path = "metrics_tests.rs"]
+mod all_of_them;
 
 #[cfg(test)]
 mod tests {
