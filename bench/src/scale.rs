@@ -235,14 +235,14 @@ async fn queue(
     Ok(())
 }
 
-/// The Runs that have not ended, in words: how many by phase and reason, with an example of each.
-async fn unfinished(client: &Client) -> Result<String> {
+/// The Runs whose end no Pod has seen, in words: how many by phase and reason, with an example of each.
+async fn unfinished(client: &Client, fleet: &Fleet) -> Result<String> {
     let runs: Api<Run> = Api::all(client.clone());
     let mut found = BTreeMap::<String, (usize, String)>::new();
     for run in runs.list(&ListParams::default()).await? {
         let status = run.status.clone().unwrap_or_default();
         let phase = status.phase.unwrap_or_default();
-        if !phase.is_terminal() {
+        if !fleet.has_seen(&run) {
             let kind = format!("{phase} {}", status.reason.map_or("", |reason| reason.as_str()));
             let pod = status.assigned_pod.unwrap_or_default();
             let example = format!("{}/{} on {pod:?}", run.namespace().unwrap_or_default(), run.name_any());
@@ -292,9 +292,9 @@ async fn drain(
             bail!("a simulated Pod failed when {ended} of {} Runs had ended: {error}", args.runs);
         }
         if start.elapsed() > DEADLINE || moved.elapsed() > STALL {
-            let left = unfinished(client).await?;
+            let left = unfinished(client, fleet).await?;
             bail!(
-                "{ended} of {} Runs have ended after {:.0} s, the last {:.0} s ago; not ended: {left}",
+                "{ended} of {} Runs have ended after {:.0} s, the last {:.0} s ago; not seen: {left}",
                 args.runs,
                 start.elapsed().as_secs_f64(),
                 moved.elapsed().as_secs_f64()

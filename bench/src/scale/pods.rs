@@ -3,7 +3,6 @@
 //! to a write may be lost, and the write may have been somebody else's.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -54,17 +53,16 @@ const WRITES: usize = 128;
 #[derive(Clone)]
 struct Shared {
     writes: Arc<Semaphore>,
-    finished: Arc<AtomicUsize>,
     ends: Ends,
-    /// Ends by namespace and time.
-    log: Arc<Mutex<Vec<(String, Instant)>>>,
+    /// The Runs that have ended, by uid: namespace and time.
+    ended: Arc<Mutex<HashMap<String, (String, Instant)>>>,
     trouble: Arc<Mutex<Option<String>>>,
 }
 
 impl Shared {
     fn ended(&self, run: &Run) {
-        lock(&self.log).push((run.namespace().unwrap_or_default(), Instant::now()));
-        self.finished.fetch_add(1, Ordering::Relaxed);
+        let what = (run.namespace().unwrap_or_default(), Instant::now());
+        lock(&self.ended).entry(run.uid().unwrap_or_default()).or_insert(what);
         self.ends.tell(&run.name_any());
     }
 
@@ -90,9 +88,8 @@ impl Fleet {
     ) -> Result<Self> {
         let shared = Shared {
             writes: Arc::new(Semaphore::new(WRITES)),
-            finished: Arc::default(),
             ends: Ends::default(),
-            log: Arc::default(),
+            ended: Arc::default(),
             trouble: Arc::default(),
         };
         let (ready, is_ready) = watch::channel(false);
@@ -131,7 +128,12 @@ impl Fleet {
 
     /// Runs that have ended here.
     pub fn finished(&self) -> usize {
-        self.shared.finished.load(Ordering::Relaxed)
+        lock(&self.shared.ended).len()
+    }
+
+    /// Whether the end of `run` was seen.
+    pub fn has_seen(&self, run: &Run) -> bool {
+        lock(&self.shared.ended).contains_key(&run.uid().unwrap_or_default())
     }
 
     pub fn ends(&self) -> Ends {
@@ -145,8 +147,9 @@ impl Fleet {
 
     /// Share of each namespace in the first half of all ends since `start`.
     pub fn shares(&self, start: Instant) -> BTreeMap<String, f64> {
-        let log = lock(&self.shared.log);
-        let since: Vec<_> = log.iter().filter(|(_, at)| *at >= start).collect();
+        let ended = lock(&self.shared.ended);
+        let mut since: Vec<_> = ended.values().filter(|(_, at)| *at >= start).collect();
+        since.sort_by_key(|(_, at)| *at);
         let half = since.len() / 2;
         let mut counts = BTreeMap::<String, f64>::new();
         for (namespace, _) in &since[..half] {
@@ -205,7 +208,7 @@ impl Simulated {
     async fn serve(self) {
         let config = Config::default().fields(&format!("status.assignedPod={}", self.name));
         let mut events = watcher::watcher(self.runs.clone(), config).default_backoff().boxed();
-        let (mut begun, mut ended) = (HashSet::new(), HashSet::new());
+        let mut begun = HashSet::new();
         let mut writes = JoinSet::new();
         loop {
             tokio::select! {
@@ -216,7 +219,7 @@ impl Simulated {
                     let phase = status.phase.unwrap_or_default();
                     if phase == Phase::Scheduled && begun.insert((run.uid(), status.assignment)) {
                         writes.spawn(finish(self.runs.clone(), run, self.shared.clone()));
-                    } else if phase.is_terminal() && ended.insert(run.uid()) {
+                    } else if phase.is_terminal() {
                         self.shared.ended(&run);
                     }
                 },
