@@ -17,6 +17,7 @@ fn main() -> ExitCode {
             suite::charts::cases(node),
             suite::pools::cases(node),
             suite::preflight::cases(),
+            suite::ladder::cases(),
         ];
         let alone = [
             suite::charts::cases_alone(node),

@@ -2,12 +2,12 @@
 
 use anyhow::{Context, ensure};
 use k8s_openapi::api::core::v1::Pod;
-use kruntimes_api::RuntimeInstance;
 use kruntimes_api::run::{IsolationAxis, IsolationLevel, Phase, RunStatus};
+use kruntimes_api::{Reason, RuntimeInstance};
 use kube::api::{Api, ListParams};
 use serde_json::{Value, json};
 
-use crate::cluster::{BASH_IMAGE, container, eventually, output, phase, stdout};
+use crate::cluster::{BASH_IMAGE, bash_with, container, eventually, output, phase, stdout};
 use crate::{Case, Cluster};
 
 pub(super) fn cases() -> Vec<Case> {
@@ -15,6 +15,9 @@ pub(super) fn cases() -> Vec<Case> {
         Case::new("isolation_network_none", network_none),
         Case::new("isolation_required_and_missing", required_and_missing),
         Case::new("isolation_required_and_there", required_and_there),
+        Case::new("limit_on_memory_ends_the_run_alone", out_of_memory),
+        Case::new("limit_on_processes_ends_the_run_alone", pids_exceeded),
+        Case::new("limit_on_storage_ends_the_run_alone", storage_exceeded),
         Case::new("preflight_tells_what_a_pool_finds", preflight_tells),
         Case::new("preflight_says_what_is_wrong_and_leaves_nothing", preflight_wrong),
     ]
@@ -81,6 +84,43 @@ async fn network_none(cluster: Cluster) -> anyhow::Result<()> {
     ensure!(told == axis(&found(&cluster, "closed").await?, "network")?, "the server and the Run agree");
     let shown = stdout(cluster.krt(&["describe", "in-closed"])).await?;
     ensure!(shown.contains(&told.mechanism), "{shown}");
+    Ok(())
+}
+
+async fn out_of_memory(cluster: Cluster) -> anyhow::Result<()> {
+    let script = "(head -c 96M /dev/zero; sleep 600) | tail; sleep 600";
+    breaks(&cluster, ("memory", "32Mi"), script, Reason::OutOfMemory).await
+}
+
+async fn pids_exceeded(cluster: Cluster) -> anyhow::Result<()> {
+    let script = "for i in $(seq 60); do sleep 600 & done; wait";
+    breaks(&cluster, ("pids", "16"), script, Reason::PidsExceeded).await
+}
+
+async fn storage_exceeded(cluster: Cluster) -> anyhow::Result<()> {
+    let script = "for i in $(seq 9); do head -c 1M /dev/zero > part-$i; done; sleep 600";
+    breaks(&cluster, ("ephemeral-storage", "4Mi"), script, Reason::StorageExceeded).await
+}
+
+/// Who wants more than its limit ends, with limit and peak in the message; its neighbour goes on.
+async fn breaks(
+    cluster: &Cluster,
+    (resource, limit): (&str, &str),
+    script: &str,
+    reason: Reason,
+) -> anyhow::Result<()> {
+    cluster.bash_pool(1, 4).await?;
+    cluster.script("neighbour", "sleep 600").await?;
+    cluster.phase("neighbour", Phase::Running).await?;
+    let limits = json!({"resources": {"limits": {resource: limit}}});
+    let status = cluster.run("greedy", bash_with(script, limits)).await?;
+    ensure!(phase(&status) == Phase::Failed && status.reason == Some(reason), "{status:?}");
+    let message = status.message.clone().unwrap_or_default();
+    ensure!(message.contains(&format!("limit of {limit}")), "{message:?}");
+    let peak = message.split_once("peak ").context("no peak")?.1;
+    ensure!(peak.starts_with(|first: char| first.is_ascii_digit()), "{message:?}");
+    let neighbour = cluster.status("neighbour").await?;
+    ensure!(phase(&neighbour) == Phase::Running, "the neighbour was hurt: {neighbour:?}");
     Ok(())
 }
 

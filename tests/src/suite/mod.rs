@@ -9,6 +9,7 @@ pub mod input;
 pub mod installs;
 pub mod isolation;
 pub mod kubectl;
+pub mod ladder;
 pub mod lifecycle;
 pub mod losses;
 pub mod outages;
