@@ -27,6 +27,11 @@ pub const POD_TOPOLOGY: &str = "kruntimes.io/runtime-pod";
 /// Kubernetes' own annotation by which a scale-down chooses Pods.
 pub const POD_DELETION_COST: &str = "controller.kubernetes.io/pod-deletion-cost";
 
+/// Annotation of a Run with the span that its trace goes on below, as W3C Trace Context writes a `traceparent`.
+pub const TRACEPARENT_ANNOTATION: &str = "kruntimes.io/traceparent";
+/// OpenTelemetry's variable with the address of a collector for traces.
+pub const OTLP_ENDPOINT_ENV: &str = "OTEL_EXPORTER_OTLP_ENDPOINT";
+
 /// The slots of a Pod: every Run takes one (*baseline*).
 pub const RUNS_RESOURCE: &str = "runs";
 /// Slots of a Pod whose Runtime says nothing (*baseline*).

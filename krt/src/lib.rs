@@ -21,6 +21,7 @@ pub mod session;
 mod spec;
 mod target;
 pub mod term;
+mod trace;
 pub mod values;
 
 use std::ffi::OsString;

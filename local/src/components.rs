@@ -4,6 +4,7 @@ use std::fs::{self, OpenOptions};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use kruntimes_api::names::OTLP_ENDPOINT_ENV;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -73,14 +74,21 @@ fn start(component: &Component, place: &Place) -> std::io::Result<Process> {
         lock: place.logs_dir.join(format!("{}.lock", component.name)),
         program: component.program.clone().into(),
         args: component.args.clone(),
-        env: vec![
-            ("KUBECONFIG".into(), place.kubeconfig.display().to_string()),
-            ("KRUNTIME_BIND_ADDRESS".into(), "127.0.0.1".into()),
-        ],
+        env: environment(place),
         dir: place.logs_dir.clone(),
         mounts: Vec::new(),
     };
     launch.start(Output::File(file))
+}
+
+fn environment(place: &Place) -> Vec<(String, String)> {
+    let own = [
+        ("KUBECONFIG".to_owned(), place.kubeconfig.display().to_string()),
+        ("KRUNTIME_BIND_ADDRESS".to_owned(), "127.0.0.1".to_owned()),
+    ];
+    // The controller hands it on to the containers of Pods.
+    let collector = std::env::var(OTLP_ENDPOINT_ENV).map(|endpoint| (OTLP_ENDPOINT_ENV.to_owned(), endpoint));
+    own.into_iter().chain(collector).collect()
 }
 
 async fn end(component: &Component, mut process: Process) {

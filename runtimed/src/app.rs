@@ -13,6 +13,7 @@ use crate::engine::{Action, Engine, Event, Now, Written};
 use crate::kubernetes::heartbeat::Own;
 use crate::kubernetes::{RunWriter, write_status};
 use crate::metrics::RuntimedMetrics;
+use crate::traces::AttemptTraces;
 use crate::work::{Attempt, Context, Step};
 
 /// The task of an attempt, as the loop sees it.
@@ -38,6 +39,8 @@ pub struct App {
     pub own: watch::Sender<Own>,
     /// Counted.
     pub metrics: RuntimedMetrics,
+    /// Looks on.
+    pub traces: AttemptTraces,
 }
 
 impl App {
@@ -63,7 +66,9 @@ impl App {
             };
             draining |= matches!(event, Event::Drain { .. });
             let now = Now { wall: Timestamp::now(), mono: Instant::now() };
+            self.traces.event(&event, now.wall);
             for action in self.engine.handle(event, now) {
+                self.traces.action(&action, now.wall);
                 self.carry_out(action, &mut attempts);
             }
             self.metrics.active.set(i64::try_from(self.engine.active()).unwrap_or(i64::MAX));

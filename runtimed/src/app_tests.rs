@@ -154,7 +154,12 @@ fn program(
         workspaces: Workspaces::open(&work).unwrap(),
         journal,
         git: Git::new(git),
-        request: RequestContext { work_dir: work, grace: Duration::from_secs(1), limit_by_request: false },
+        request: RequestContext {
+            work_dir: work,
+            grace: Duration::from_secs(1),
+            limit_by_request: false,
+            traced: false,
+        },
         pod: "pod-1".into(),
         printer: start_printer(printed.clone()).unwrap().0,
         views,
@@ -167,6 +172,7 @@ fn program(
         events: receiver,
         own: watch::channel(Own::default()).0,
         metrics: RuntimedMetrics::register(&kruntimes_daemon::Metrics::new("test"), "bash"),
+        traces: AttemptTraces::new(kruntimes_traces::Traces::default(), "pod-1"),
     };
     let target = Target::new(Some(socket), endpoint.to_owned());
     tokio::spawn(supervise(target, view, events.clone(), stop.clone()));

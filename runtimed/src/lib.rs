@@ -23,6 +23,7 @@ mod stop;
 #[cfg(test)]
 mod tests;
 pub mod text;
+pub mod traces;
 pub mod work;
 pub mod workspace;
 

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use kruntimes_core::ids::{PodRef, PodUid};
 use kruntimes_daemon::{Endpoints, HttpServer, Metrics, parse_address, parse_bind_ip};
+use kruntimes_traces::Traces;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
@@ -21,6 +22,7 @@ use crate::metrics::{PREFIX, RuntimedMetrics};
 use crate::server::{RequestContext, ServerView, Target, supervise};
 use crate::source::Git;
 use crate::stop::{Stopping, after_server};
+use crate::traces::AttemptTraces;
 use crate::work::Context;
 use crate::workspace::Workspaces;
 use crate::workspace::journal::Journal;
@@ -128,6 +130,7 @@ async fn serve(config: Config, printer: Printer) -> Result<(), RunError> {
         give_up: give_up.clone(),
     };
     tokio::spawn(stopping.run());
+    let traces = Traces::from_environment("runtimed");
     let context = Context {
         workspaces,
         journal,
@@ -136,6 +139,7 @@ async fn serve(config: Config, printer: Printer) -> Result<(), RunError> {
             work_dir: config.work_dir.clone(),
             grace: config.grace,
             limit_by_request: config.require_isolation.is_some(),
+            traced: traces.is_on(),
         },
         pod: pod.name.clone(),
         printer,
@@ -149,10 +153,12 @@ async fn serve(config: Config, printer: Printer) -> Result<(), RunError> {
         events: receiver,
         own: cells.own,
         metrics: counted,
+        traces: AttemptTraces::new(traces.clone(), &pod.name),
     };
     let is_done = app.run(give_up.clone()).await;
     after_server(cells.views, &give_up).await;
     stop.cancel();
+    traces.flush().await;
     // Whoever sees that all ended well takes it that nothing was left here.
     if is_done { Ok(()) } else { Err(RunError::GaveUp) }
 }

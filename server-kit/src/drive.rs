@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use kruntimes_traces::PARENT_ENV;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until};
 
@@ -21,6 +22,7 @@ use crate::server::{self, LaunchError};
 use crate::supervisor::wire::{Counters, Ended, Job, Order, Report, StartStep};
 use crate::supervisor::{Control, Streams, memory_file, unix_micros};
 use crate::table::{Found, Slot, Timer};
+use crate::trace;
 use crate::usage::Measured;
 
 /// How long a start may wait for a process before the execution is refused.
@@ -138,12 +140,14 @@ impl Drive {
     async fn start(&mut self) -> Result<Option<Started>, LaunchError> {
         self.lease()?;
         let launch = self.engine.author.launch(&self.job()).await?;
-        let fenced = self.engine.ladder.fencing().variables(&self.run.job().working_dir);
+        let mut asked = self.engine.ladder.fencing().variables(&self.run.job().working_dir);
+        let traceparent = trace::traceparent(&self.run.request, &self.engine.traces);
+        asked.extend(traceparent.map(|text| (PARENT_ENV, text.into_bytes())));
         let leased = self.leased.as_ref().map(Leased::env).unwrap_or_default();
         let mut command = self
             .run
             .request
-            .command(&launch, &self.engine.passed, fenced, leased)
+            .command(&launch, &self.engine.passed, asked, leased)
             .map_err(|error| LaunchError::Invalid { field: error.field, message: error.message })?;
         let cwd = launch.cwd.as_deref().unwrap_or(&self.run.job().working_dir);
         self.tried = (launch.program.clone(), cwd.to_owned());
@@ -207,6 +211,7 @@ impl Drive {
                     started.police.may_fill(started.control.given());
                     self.engine.counts.start_seconds.observe(self.run.received.elapsed().as_secs_f64());
                     tracing::debug!(id = self.run.job().id, pid, "started");
+                    let _ = self.run.pid.set(pid);
                     self.engine.decide(|table| ((), table.started(self.slot, at)));
                 }
                 Event::Report(Some(Report::Sampled { wall, counters })) => {

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use kruntimes_proto::v1::watch_event::Event;
 use kruntimes_proto::v1::{self, DescribeResponse, Snapshot, StatusResponse, StopCause};
+use kruntimes_traces::Traces;
 use tokio::sync::{Notify, broadcast, mpsc, watch};
 
 use crate::author::Author;
@@ -25,6 +26,7 @@ use crate::status;
 use crate::supervisor::wire::Order;
 use crate::supervisor::{Pool, unix_micros};
 use crate::table::{Accepted, Action, Bounds, Entry, ExecutionId, Fence, Refusal, Slot, State, Table};
+use crate::trace;
 
 /// Output tail in Status, bytes per stream.
 const TAIL: usize = 64 * 1024;
@@ -51,6 +53,7 @@ pub(crate) struct Parts {
     pub counts: Counts,
     pub ladder: Ladder,
     pub leases: Arc<Leases>,
+    pub traces: Traces,
     pub describe: DescribeResponse,
     pub bounds: Bounds,
     pub work_dir: PathBuf,
@@ -68,6 +71,7 @@ pub(crate) struct Engine {
     pub(crate) counts: Counts,
     pub(crate) ladder: Ladder,
     pub(crate) leases: Arc<Leases>,
+    pub(crate) traces: Traces,
     table: Mutex<Table<Arc<Run>>>,
     describe: DescribeResponse,
     /// As it was told last.
@@ -87,6 +91,8 @@ pub(crate) struct Run {
     pub allocation: std::sync::OnceLock<Arc<Allocation>>,
     /// Set once, when the pipes are made.
     pub capture: std::sync::OnceLock<Capture>,
+    /// Set once, when its process is started.
+    pub pid: std::sync::OnceLock<i32>,
 }
 
 /// Whether the author took the execution.
@@ -124,6 +130,7 @@ impl Engine {
             counts: parts.counts,
             ladder: parts.ladder,
             leases: parts.leases,
+            traces: parts.traces,
             table: Mutex::new(Table::new(parts.bounds)),
             describe: parts.describe,
             inventory,
@@ -160,6 +167,7 @@ impl Engine {
                     acceptance,
                     allocation: Default::default(),
                     capture: Default::default(),
+                    pid: Default::default(),
                 })
             })?;
             if let Accepted::New { actions, .. } = &accepted {
@@ -219,6 +227,10 @@ impl Engine {
         if let State::Finished(outcome) = &entry.state {
             let cause = outcome.cause.as_str_name().trim_start_matches("STOP_CAUSE_").to_ascii_lowercase();
             self.counts.ended.get_or_create(&Ending { cause }).inc();
+            if let Some(span) = self.traces.is_on().then(|| trace::process(&entry.payload, outcome)).flatten()
+            {
+                self.traces.record(span);
+            }
         }
         if self.events.receiver_count() > 0 {
             let _ = self.events.send(Arc::new(Event::Execution(self.told(id, entry))));

@@ -20,6 +20,7 @@
 //! | `isolation`, `police`, `usage` | what really holds, what was really used, and how it is known |
 //! | `auth`, `gate` | who may call |
 //! | `service`, `status`, `request` | the wire |
+//! | `trace` | the span of each process |
 //! | `run`, `settings` | the program: flags, listeners, the way down |
 //!
 //! What must always hold: an execution is started at most once; an end is told only after every
@@ -46,6 +47,7 @@ mod settings;
 mod status;
 mod supervisor;
 mod table;
+mod trace;
 mod usage;
 
 pub use run::{RunError, run};

@@ -7,6 +7,7 @@ use std::path::{Component, Path, PathBuf};
 use std::time::Duration;
 
 use kruntimes_proto::v1;
+use kruntimes_traces::Place;
 use nix::sys::signal::Signal;
 
 use crate::environment::PassList;
@@ -42,6 +43,8 @@ pub(crate) struct Request {
     pub limits: Limits,
     pub outputs: String,
     pub artifacts: String,
+    /// Where its span belongs; a malformed word is none.
+    pub trace: Option<Place>,
 }
 
 /// Checks an execution id.
@@ -98,21 +101,22 @@ impl Request {
             run_name: wire.run_name,
             submitter: wire.submitter,
         };
-        Ok(Self { id, fence, job, limits, outputs: wire.outputs_path, artifacts: wire.artifacts_path })
+        let trace = Place::parse(&wire.traceparent);
+        Ok(Self { id, fence, job, limits, outputs: wire.outputs_path, artifacts: wire.artifacts_path, trace })
     }
 
-    /// The job for the supervisor. The environment, weakest first: what passes from the server, what the
-    /// fences ask for, the author's, the Run's, the two paths that the caller decided, what tells of the
+    /// The job for the supervisor. The environment, weakest first: what passes from the server, what fences and
+    /// trace ask for, the author's, the Run's, the two paths that the caller decided, what tells of the
     /// Run's leases.
     pub(crate) fn command(
         &self,
         launch: &Launch,
         passed: &PassList,
-        fenced: Vec<(&'static str, Vec<u8>)>,
+        asked: Vec<(&'static str, Vec<u8>)>,
         leased: Vec<(String, String)>,
     ) -> Result<wire::Job, Invalid> {
         let mut env: BTreeMap<Vec<u8>, Vec<u8>> = passed.variables();
-        env.extend(fenced.into_iter().map(|(name, value)| (name.into(), value)));
+        env.extend(asked.into_iter().map(|(name, value)| (name.into(), value)));
         for (name, value) in &launch.env {
             env.insert(name.as_bytes().to_vec(), value.as_bytes().to_vec());
         }

@@ -2,7 +2,10 @@
 
 use std::collections::HashMap;
 
+use kruntimes_traces::Traces;
+
 use super::*;
+use crate::trace;
 use v1::ExecuteRequest;
 
 fn request() -> ExecuteRequest {
@@ -99,4 +102,18 @@ fn programs_are_looked_up_in_the_runs_own_path() {
     let own = ExecuteRequest { env: map("PATH", "/a::/b"), ..request() };
     assert_eq!(programs(own.clone(), "sh"), ["/a/sh", "./sh", "/b/sh"]);
     assert_eq!(programs(own, "./sh"), ["./sh"]);
+}
+
+#[test]
+fn a_process_is_told_of_its_own_span_or_of_its_callers() {
+    const CALLER: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+    let given =
+        |text: &str| check(ExecuteRequest { traceparent: text.into(), ..request() }).expect("accepted");
+    let (on, _recorded) = Traces::recorded();
+    let own = trace::traceparent(&given(CALLER), &on).expect("one");
+    assert!(own != CALLER && own[..36] == CALLER[..36], "a span of the same trace: {own}");
+    assert_eq!(trace::traceparent(&given(CALLER), &Traces::default()).as_deref(), Some(CALLER));
+    for text in ["", "nonsense"] {
+        assert_eq!(trace::traceparent(&given(text), &on), None, "{text}");
+    }
 }

@@ -18,6 +18,7 @@ use kruntimes_proto::v1::runtime_server::RuntimeServer;
 use kruntimes_proto::v1::{DescribeResponse, StopCause};
 use kruntimes_proto::{SOCKET_FILE, SocketName};
 use kruntimes_resources::names;
+use kruntimes_traces::Traces;
 use tokio::net::{TcpListener, UnixListener, UnixStream};
 use tokio_stream::wrappers::UnixListenerStream;
 use tonic::transport::server::{Router, TcpIncoming};
@@ -217,6 +218,7 @@ async fn serve(
     let auth = settings.socket_dir.as_deref().map(|directory| Arc::new(Auth::new(directory)));
     describe.authentication = if auth.is_some() { "token" } else { "none" }.to_owned();
     let instance_id = describe.instance_id.as_str().into();
+    let traces = Traces::from_environment(&describe.name);
     let engine = Engine::new(Parts {
         author,
         pool,
@@ -225,12 +227,9 @@ async fn serve(
         counts: counts.clone(),
         ladder,
         leases,
+        traces: traces.clone(),
         describe,
-        bounds: Bounds {
-            active: settings.max_executions as usize,
-            finished: settings.max_finished as usize,
-            grace: settings.grace,
-        },
+        bounds: bounds(&settings),
         work_dir: settings.work_dir.clone(),
     });
     let stop = CancellationToken::new();
@@ -277,7 +276,16 @@ async fn serve(
     }
     engine.pool.close();
     engine.ladder.close();
+    traces.flush().await;
     result
+}
+
+fn bounds(settings: &Settings) -> Bounds {
+    Bounds {
+        active: settings.max_executions as usize,
+        finished: settings.max_finished as usize,
+        grace: settings.grace,
+    }
 }
 
 /// Ends a little after the stop: a connection that a client keeps open does not hold the server.

@@ -7,6 +7,7 @@
 
 pub mod api_only;
 pub mod cluster;
+pub mod collector;
 pub mod harness;
 pub mod hurt;
 pub mod local;

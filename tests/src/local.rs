@@ -18,6 +18,7 @@ const START: Duration = Duration::from_secs(60);
 pub struct Local {
     folder: tempfile::TempDir,
     krt: Mutex<Option<Child>>,
+    environment: Vec<(String, String)>,
 }
 
 impl Local {
@@ -26,9 +27,19 @@ impl Local {
     /// # Errors
     /// When `krt local up` fails or is not ready in time; the error shows what it printed.
     pub fn start() -> anyhow::Result<Self> {
+        Self::start_with(&[])
+    }
+
+    /// As [`Self::start`], with more variables for `krt local up`.
+    ///
+    /// # Errors
+    /// As [`Self::start`].
+    pub fn start_with(environment: &[(&str, &str)]) -> anyhow::Result<Self> {
+        let environment =
+            environment.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
         // Like a person's home: nobody else can enter it, and it is not below /tmp, which Runs have for themselves.
         let folder = tempfile::Builder::new().prefix("krt-test-").tempdir_in("/var/tmp")?;
-        let local = Self { folder, krt: Mutex::new(None) };
+        let local = Self { folder, krt: Mutex::new(None), environment };
         std::fs::set_permissions(local.folder.path(), Permissions::from_mode(0o700))?;
         std::fs::create_dir(local.shared_folder())?;
         std::fs::set_permissions(local.shared_folder(), Permissions::from_mode(0o777))?;
@@ -46,6 +57,7 @@ impl Local {
         let mut child = Command::new(process::program("krt"))
             .args(["local", "up", "--debug-faults", "--data-dir"])
             .arg(self.data_dir())
+            .envs(self.environment.iter().cloned())
             .stdin(Stdio::null())
             .stdout(file.try_clone()?)
             .stderr(file)

@@ -46,7 +46,8 @@ enum Suite {
     Node,
 }
 
-const LOCAL: &[&str] = &["--test", "local", "--test", "local_faults", "--test", "leaders"];
+const LOCAL: &[&str] =
+    &["--test", "local", "--test", "local_faults", "--test", "local_traces", "--test", "leaders"];
 const API: &[&str] = &["--test", "kinds"];
 const HAND_OVER: &[&str] = &["--test", "leaders"];
 const NODE: &[&str] = &["--test", "node"];

@@ -14,6 +14,7 @@ mod engine_tests;
 
 use clap::Parser;
 use kruntimes_api::duration;
+use kruntimes_api::names::OTLP_ENDPOINT_ENV;
 use kruntimes_core::desired::Defaults;
 use std::time::Duration;
 
@@ -59,6 +60,10 @@ pub struct Options {
     #[arg(long, default_value = "false", default_missing_value = "true", num_args = 0..=1, require_equals = true,
           action = clap::ArgAction::Set)]
     pub allow_metrics_ingress: bool,
+    /// Where server and sidecar of Runtime Pods send traces whose template does not say: OTLP over gRPC,
+    /// http://HOST:PORT; default: nowhere.
+    #[arg(long, env = OTLP_ENDPOINT_ENV)]
+    pub otlp_endpoint: Option<String>,
     /// Accepted for the baseline's sake; artifacts are not available yet.
     #[arg(long, default_value = "", hide = true)]
     pub runtime_maintainer_image: String,
@@ -76,6 +81,7 @@ impl Options {
             daemon_image: image.unwrap_or_else(|| Defaults::default().daemon_image),
             service_account: account,
             metrics_ingress: self.allow_metrics_ingress,
+            otlp_endpoint: self.otlp_endpoint.clone().filter(|endpoint| !endpoint.is_empty()),
         }
     }
 }

@@ -1,8 +1,11 @@
 //! From watch events to patches, without a clock or a network.
 
 use std::collections::{HashMap, HashSet};
+use std::time::Duration;
 
+use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
+use kruntimes_api::names::TRACEPARENT_ANNOTATION;
 use kruntimes_api::run::{Phase, RunStatus};
 use kruntimes_api::{Reason, Run, Runtime, RuntimeInstance};
 use kruntimes_core::ids::{PodUid, RunUid};
@@ -52,6 +55,23 @@ pub struct Write {
     pub waited: f64,
     /// What a person is told once it is written.
     pub note: Option<Box<Note>>,
+    /// For the trace, if it is a bind.
+    pub bind: Option<Box<Bind>>,
+}
+
+/// What a trace tells of a bind.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Bind {
+    /// The Run's `kruntimes.io/traceparent`.
+    pub traceparent: Option<String>,
+    /// Name of the Pod.
+    pub pod: String,
+    /// The attempt that begins.
+    pub attempt: i32,
+    /// The bind counter.
+    pub assignment: i64,
+    /// Since when it waited.
+    pub since: Timestamp,
 }
 
 /// What the loop must do.
@@ -313,7 +333,7 @@ impl Engine {
     }
 
     /// What to write now, and after what time to ask again. Nothing before every list is complete.
-    pub fn plan(&mut self, now: Now) -> (Vec<Action>, Option<std::time::Duration>) {
+    pub fn plan(&mut self, now: Now) -> (Vec<Action>, Option<Duration>) {
         if !self.is_synced() {
             return (Vec::new(), None);
         }
@@ -362,7 +382,8 @@ impl Engine {
             | run::Event::PodLost { .. } => "other",
         };
         let note = news(&run, &event, &status);
-        let waited = self.scheduler.waiting_since(&uid).map_or(0.0, |since| (now.mono - since).as_secs_f64());
+        let waited = self.scheduler.waiting_since(&uid).map_or(Duration::ZERO, |since| now.mono - since);
+        let bind = bind(&run, &event, &status, now.wall.checked_sub(waited).unwrap_or(now.wall));
         self.in_flight += 1;
         Some(Box::new(Write {
             uid,
@@ -371,10 +392,20 @@ impl Engine {
             runtime: run.spec.runtime.clone(),
             what,
             patch,
-            waited,
+            waited: waited.as_secs_f64(),
             note,
+            bind,
         }))
     }
+}
+
+/// What a trace will tell of this decision.
+fn bind(run: &Run, event: &run::Event, status: &RunStatus, since: Timestamp) -> Option<Box<Bind>> {
+    let run::Event::Bind { pod, .. } = event else { return None };
+    let traceparent =
+        run.metadata.annotations.as_ref().and_then(|all| all.get(TRACEPARENT_ANNOTATION)).cloned();
+    let (attempt, assignment) = (status.attempt.unwrap_or(1), status.assignment.unwrap_or(0));
+    Some(Box::new(Bind { traceparent, pod: pod.name.clone(), attempt, assignment, since }))
 }
 
 /// What a person should be told of a decision: that a Run waits and why, and that it goes on after

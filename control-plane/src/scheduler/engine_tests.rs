@@ -227,3 +227,32 @@ fn it_wakes_up_for_what_is_due() {
     assert_eq!(next, Some(Duration::from_secs(5)));
     assert_eq!(writes(&mut engine, at(5)).len(), 1);
 }
+
+#[test]
+fn a_bind_carries_what_its_trace_tells() {
+    let (mut engine, _) = engine(64);
+    list(&mut engine, "1", &[]);
+    let mut traced = run("a");
+    traced["metadata"]["annotations"] = json!({"kruntimes.io/traceparent": "x"});
+    engine.handle(Event::Run(Watched::Seen(decode(traced))), at(1));
+    let [write] = &writes(&mut engine, at(3))[..] else { panic!("one write") };
+    let bind = Bind {
+        traceparent: Some("x".into()),
+        pod: "p".into(),
+        attempt: 1,
+        assignment: 1,
+        since: at(3).wall - Duration::from_secs_f64(write.waited),
+    };
+    assert_eq!(write.bind.as_deref(), Some(&bind));
+    let (traces, mut recorded) = kruntimes_traces::Traces::recorded();
+    super::service::tell(&traces, write, Outcome::Conflict);
+    assert!(recorded.take().is_empty(), "it was not bound");
+    super::service::tell(&traces, write, Outcome::Written);
+    assert!(recorded.take().is_empty(), "neither a traceparent nor a UUID");
+    let uid = "8f14e45f-ceea-467f-a9e1-3b1c5d0a7b21";
+    let write = Write { uid: uid.into(), ..write.clone() };
+    super::service::tell(&traces, &write, Outcome::Written);
+    let [span] = &recorded.take()[..] else { panic!("one span") };
+    assert_eq!((span.name(), span.parent(), span.times().0), ("bind", None, bind.since.into()));
+    assert_eq!(span.attribute("k8s.pod.name").as_deref(), Some("p"));
+}

@@ -11,7 +11,7 @@ use clap::Parser;
 
 use crate::options::Common;
 
-pub use engine::{Action, Engine, Event, Write};
+pub use engine::{Action, Bind, Engine, Event, Write};
 pub use metrics::SchedulerMetrics;
 pub use service::run;
 

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use futures::StreamExt as _;
 use futures::stream::{BoxStream, select_all};
@@ -11,6 +11,7 @@ use kruntimes_api::names::RUNTIME_LABEL;
 use kruntimes_api::{Run, Runtime, RuntimeInstance};
 use kruntimes_core::schedule::{Outcome, Settings};
 use kruntimes_daemon::{CancellationToken, Metrics};
+use kruntimes_traces::{Place, Span, Traces};
 use kube::Client;
 use kube::runtime::watcher::Config;
 use tokio::sync::mpsc;
@@ -52,8 +53,16 @@ pub async fn run(options: Options, stop: CancellationToken) -> anyhow::Result<()
         let Leading { client, recorder, ready, lost } = leading;
         let events = events(&client, options.common.namespace.as_deref());
         let engine = Engine::new(Settings::default(), usize::from(options.concurrent_binds), own.clone());
-        let outputs = Outputs { writer: Arc::new(ApiRunWriter(client)), recorder, metrics: own };
-        drive(engine, events, outputs, &ready, &lost, &stop).await
+        let traces = Traces::from_environment("scheduler");
+        let outputs = Outputs {
+            writer: Arc::new(ApiRunWriter(client)),
+            recorder,
+            metrics: own,
+            traces: traces.clone(),
+        };
+        let ended = drive(engine, events, outputs, &ready, &lost, &stop).await;
+        traces.flush().await;
+        ended
     };
     program.run(stop.clone(), schedule).await
 }
@@ -81,13 +90,14 @@ struct Outputs {
     writer: Arc<dyn RunWriter>,
     recorder: Recorder,
     metrics: SchedulerMetrics,
+    traces: Traces,
 }
 
 /// The loop: a batch of events, one planning pass, its writes.
 async fn drive(
     mut engine: Engine,
     events: BoxStream<'static, Event>,
-    Outputs { writer, recorder, metrics }: Outputs,
+    Outputs { writer, recorder, metrics, traces }: Outputs,
     ready: &AtomicBool,
     lost: &CancellationToken,
     stop: &CancellationToken,
@@ -127,9 +137,10 @@ async fn drive(
                     continue;
                 }
             };
-            let (writer, answers) = (Arc::clone(&writer), answers.clone());
+            let (writer, answers, traces) = (Arc::clone(&writer), answers.clone(), traces.clone());
             writes.spawn(async move {
                 let outcome = send(&*writer, &write).await;
+                tell(&traces, &write, outcome);
                 // Nobody listens any more only when the program stops.
                 let _ = answers.send(Event::Settled(write, outcome));
             });
@@ -146,6 +157,23 @@ async fn drive(
         tracing::warn!("stopping with writes in flight; the next scheduler sees their outcome");
     }
     Ok(())
+}
+
+/// The span of a bind, once it is written.
+pub(super) fn tell(traces: &Traces, write: &Write, outcome: Outcome) {
+    let Some(bind) = write.bind.as_ref().filter(|_| traces.is_on() && outcome == Outcome::Written) else {
+        return;
+    };
+    let Some(parent) = Place::of(bind.traceparent.as_deref(), write.uid.as_str()) else { return };
+    let place = parent.below(&format!("bind {} {}", write.uid, bind.assignment));
+    let span = Span::new("bind", place, parent, bind.since.into(), SystemTime::now())
+        .with("k8s.namespace.name", write.namespace.clone())
+        .with("k8s.pod.name", bind.pod.clone())
+        .with("kruntimes.run.name", write.name.clone())
+        .with("kruntimes.run.uid", write.uid.to_string())
+        .with("kruntimes.runtime", write.runtime.clone())
+        .with("kruntimes.attempt", i64::from(bind.attempt));
+    traces.record(span);
 }
 
 async fn send(writer: &dyn RunWriter, write: &Write) -> Outcome {

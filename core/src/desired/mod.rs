@@ -12,6 +12,7 @@ mod pod;
 mod probe;
 mod resources;
 mod rights;
+mod traces;
 
 #[cfg(test)]
 mod tests;
@@ -41,6 +42,8 @@ pub struct Defaults {
     pub service_account: Option<String>,
     /// Whether the network policy lets anybody read the sidecar's metrics.
     pub metrics_ingress: bool,
+    /// Where the containers of Runtime Pods send traces, unless a template says.
+    pub otlp_endpoint: Option<String>,
 }
 
 impl Default for Defaults {
@@ -49,6 +52,7 @@ impl Default for Defaults {
             daemon_image: "kruntimes-runtimed:latest".into(),
             service_account: None,
             metrics_ingress: false,
+            otlp_endpoint: None,
         }
     }
 }

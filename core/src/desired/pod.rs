@@ -19,7 +19,7 @@ use kruntimes_api::names::{
 };
 use kruntimes_api::runtime::{GitSpec, Network};
 
-use super::{Defaults, TemplateError, object_name, resources, selector};
+use super::{Defaults, TemplateError, object_name, resources, selector, traces};
 
 /// Group that owns the shared volumes.
 const GROUP_ID: i64 = 65532;
@@ -65,7 +65,7 @@ pub(super) fn template(
         .entry("kubectl.kubernetes.io/default-container".into())
         .or_insert(RUNTIME_CONTAINER.into());
 
-    let sidecar = sidecar(runtime, name, port, &pod, defaults);
+    let mut sidecar = sidecar(runtime, name, port, &pod, defaults);
     pod.containers.retain(|container| container.name != RUNTIMED_CONTAINER);
     if let Some(server) = pod.containers.first_mut() {
         complete_server(server, port);
@@ -74,6 +74,7 @@ pub(super) fn template(
         if let Some(network) = spec.isolation.as_ref().and_then(|isolation| isolation.network) {
             set_env(server, RUN_NETWORK_ENV, run_network(network));
         }
+        traces::tell_collector(server, &mut sidecar, defaults.otlp_endpoint.as_deref());
     }
     pod.containers.push(sidecar);
     complete_pod(&mut pod, runtime, name, defaults)?;
@@ -453,7 +454,7 @@ fn key(key: &str, path: &str) -> KeyToPath {
     KeyToPath { key: key.into(), path: path.into(), mode: None }
 }
 
-fn env(name: &str, value: &str) -> EnvVar {
+pub(super) fn env(name: &str, value: &str) -> EnvVar {
     EnvVar { name: name.into(), value: Some(value.into()), ..EnvVar::default() }
 }
 

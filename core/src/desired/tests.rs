@@ -1,4 +1,5 @@
 use k8s_openapi::api::core::v1::PodSpec;
+use kruntimes_api::names::OTLP_ENDPOINT_ENV;
 use kruntimes_api::runtime::RuntimeSpec;
 use proptest::prelude::*;
 use serde_json::{Value, json};
@@ -353,4 +354,40 @@ proptest! {
         let once = desired(&runtime, &Defaults::default());
         prop_assert_eq!(once, desired(&runtime, &Defaults::default()));
     }
+}
+
+#[test]
+fn both_containers_are_told_of_one_collector() {
+    let endpoints = |env: Value, installed: Option<&str>| {
+        let container = json!({"name": "runtime", "image": "i", "env": env});
+        let defaults = Defaults { otlp_endpoint: installed.map(Into::into), ..Defaults::default() };
+        let desired = desired(&runtime(template(json!({"containers": [container]}))), &defaults).unwrap();
+        let endpoint = |container: usize| {
+            let variables = pod(&desired).containers[container].env.clone().unwrap_or_default();
+            let found: Vec<_> =
+                variables.into_iter().filter(|variable| variable.name == OTLP_ENDPOINT_ENV).collect();
+            assert!(found.len() < 2, "{found:?}");
+            found.into_iter().next().map(|variable| variable.value.unwrap_or_else(|| "from".into()))
+        };
+        [endpoint(0), endpoint(1)].map(|found| found.unwrap_or_else(|| "none".into()))
+    };
+    let own = |value: &str| json!([{"name": OTLP_ENDPOINT_ENV, "value": value}]);
+    assert_eq!(endpoints(json!([]), None), ["none", "none"]);
+    assert_eq!(endpoints(json!([]), Some("http://a:1")), ["http://a:1", "http://a:1"]);
+    assert_eq!(
+        endpoints(own("http://b:2"), Some("http://a:1")),
+        ["http://b:2", "http://b:2"],
+        "the author's wins"
+    );
+    assert_eq!(endpoints(own(""), Some("http://a:1")), ["", ""], "also for none");
+    assert_eq!(endpoints(own("http://b:2"), None), ["http://b:2", "http://b:2"]);
+    let host = "http://$(HOST_IP):2";
+    assert_eq!(
+        endpoints(own(host), Some("http://a:1")),
+        [host, "http://a:1"],
+        "HOST_IP is the server's alone"
+    );
+    let secret =
+        json!([{"name": OTLP_ENDPOINT_ENV, "valueFrom": {"secretKeyRef": {"name": "s", "key": "k"}}}]);
+    assert_eq!(endpoints(secret, Some("http://a:1")), ["from", "from"]);
 }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use kruntimes_api::duration;
+use kruntimes_api::names::TRACEPARENT_ANNOTATION;
 use kruntimes_api::run::Run;
 
 use super::demand::{Demand, Resolved};
@@ -175,6 +176,11 @@ impl Scheduler {
                 .filter(|submitter| !submitter.is_empty())
                 .map(|submitter| self.names.share(submitter)),
             labels: meta.labels.clone().filter(|labels| !labels.is_empty()).map(Arc::new),
+            trace: meta
+                .annotations
+                .as_ref()
+                .and_then(|all| all.get(TRACEPARENT_ANNOTATION))
+                .map(|text| text.as_str().into()),
             // One that is being deleted starts nothing any more.
             suspend: run.spec.suspend == Some(true) || meta.deletion_timestamp.is_some(),
             cancel: run.spec.cancel_requested == Some(true),

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use kruntimes_api::names::TRACEPARENT_ANNOTATION;
 use kruntimes_api::run::{Run, RunSpec};
 use kruntimes_api::runtime::Tenancy;
 
@@ -113,6 +114,10 @@ impl Scheduler {
             uid: Some(uid.to_string()),
             resource_version: Some(entry.version.to_string()),
             generation: entry.generation,
+            annotations: entry
+                .trace
+                .as_deref()
+                .map(|text| [(TRACEPARENT_ANNOTATION.to_owned(), text.to_owned())].into()),
             ..ObjectMeta::default()
         };
         let spec = RunSpec {

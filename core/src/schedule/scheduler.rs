@@ -79,6 +79,8 @@ pub(super) struct Entry {
     pub(super) demand: Arc<Demand>,
     pub(super) submitter: Option<Arc<str>>,
     pub(super) labels: Option<Arc<std::collections::BTreeMap<String, String>>>,
+    /// Its `kruntimes.io/traceparent`, for whoever tells of its bind.
+    pub(super) trace: Option<Box<str>>,
     pub(super) suspend: bool,
     pub(super) cancel: bool,
     pub(super) not_before: Option<Due>,

@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use jiff::Timestamp;
 use kruntimes_api::{Phase, Run, Runtime};
+use kruntimes_traces::Traces;
 use kube::ResourceExt;
 use kube::api::{ListParams, PostParams};
 
@@ -18,6 +19,7 @@ use crate::error::Error;
 use crate::render::{self, object};
 use crate::session::Session;
 use crate::term::Terminal;
+use crate::trace::Submission;
 use crate::{exit, names, spec};
 
 /// Most Runtimes that are listed for somebody who named none of them.
@@ -37,18 +39,35 @@ pub(crate) async fn run(args: RunArgs, connection: &Connection, terminal: &Termi
         terminal.note(&words);
     }
     let session = Session::open(connection).await?;
+    let traces = Traces::from_environment("krt");
+    let mut submission = Submission::begin(traces, &|name| std::env::var(name).ok());
+    submission.sign(&mut run);
+    let ended = submit(&session, run, &args, terminal, &mut submission).await;
+    submission.end(&ended).await;
+    ended
+}
+
+/// Creates the Run and sees to its end, unless that is not wanted.
+async fn submit(
+    session: &Session,
+    mut run: Run,
+    args: &RunArgs,
+    terminal: &Terminal,
+    submission: &mut Submission,
+) -> Result<u8, Error> {
     if run.spec.submitter.is_none() {
         run.spec.submitter = session.whoami("create the Run").await?;
     }
-    let (created, runtime) = create(&session, &run).await?;
+    let (created, runtime) = create(session, &run).await?;
+    submission.saw(&created);
     if let Some(words) = runtime {
         let advice = format!("the Run waits until it exists; `krt cancel {}` ends it", created.name_any());
         terminal.warn(&format!("{words}\n         {advice}"));
     }
     if !args.waits() {
-        return detached(&created, &args, terminal).map(|()| exit::OK);
+        return detached(&created, args, terminal).map(|()| exit::OK);
     }
-    watch_to_end(&session, created, &args, terminal).await
+    watch_to_end(session, created, args, terminal, submission).await
 }
 
 /// Said to whoever seems to have written one command in several words: a bash server takes each as a line, as the
@@ -120,7 +139,13 @@ fn detached(run: &Run, args: &RunArgs, terminal: &Terminal) -> Result<(), Error>
     }
 }
 
-async fn watch_to_end(session: &Session, run: Run, args: &RunArgs, terminal: &Terminal) -> Result<u8, Error> {
+async fn watch_to_end(
+    session: &Session,
+    run: Run,
+    args: &RunArgs,
+    terminal: &Terminal,
+    submission: &mut Submission,
+) -> Result<u8, Error> {
     let name = run.name_any();
     let options = Options { cancels: true, ..Options::default() };
     let machine = Machine::new(&name, &run.uid().unwrap_or_default(), options, Instant::now());
@@ -138,6 +163,7 @@ async fn watch_to_end(session: &Session, run: Run, args: &RunArgs, terminal: &Te
             Ok(exit::INTERRUPTED)
         }
         Outcome::Ended { run, log_gone, cut_short, lost, interrupted } => {
+            submission.saw(&run);
             if !structured && log_gone {
                 show_tail(&run, terminal)?;
             } else if !structured {

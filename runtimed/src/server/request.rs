@@ -11,9 +11,11 @@ use kruntimes_api::names::OUTPUTS_ENV;
 use kruntimes_api::run::{Run, RunSpec};
 use kruntimes_core::ids::Fence;
 use kruntimes_proto::v1;
+use kruntimes_traces::PARENT_ENV;
 
 use super::Instance;
 use crate::engine::Prepared;
+use crate::traces;
 use crate::workspace::{OUTPUTS_FILE, SCRIPT_FILE};
 
 /// The server ends an execution by itself this long after we should have.
@@ -28,6 +30,8 @@ pub struct RequestContext {
     pub grace: Duration,
     /// An absent memory limit is the memory request: the Runtime asks for isolation.
     pub limit_by_request: bool,
+    /// A trace tells of what is executed.
+    pub traced: bool,
 }
 
 /// Builds the request. `spec` is `run`'s with defaults filled in.
@@ -73,6 +77,13 @@ pub fn execute_request(
         grace_seconds: u32::try_from(context.grace.as_secs()).unwrap_or(u32::MAX),
         ..v1::ExecuteRequest::default()
     };
+    if let Some(traceparent) = traces::traceparent(run, fence, context.traced) {
+        // A baseline server knows nothing of traces; ours tells its process of the process's own span.
+        if *instance == Instance::Baseline {
+            request.env.entry(PARENT_ENV.into()).or_insert_with(|| traceparent.clone());
+        }
+        request.traceparent = traceparent;
+    }
     match (timeout, instance) {
         (None, _) => {}
         (Some(timeout), Instance::Native(_)) => request.deadline = deadline(now, timeout),
@@ -136,16 +147,19 @@ mod tests {
     use kruntimes_core::ids::RunUid;
     use serde_json::json;
 
+    const PARENT: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+
     fn request(spec: serde_json::Value, instance: &Instance) -> v1::ExecuteRequest {
         let run: Run = serde_json::from_value(json!({
-            "apiVersion": "kruntimes.io/v1alpha1", "kind": "Run",
-            "metadata": {"name": "r", "namespace": "n", "uid": "u-1"}, "spec": spec,
+            "apiVersion": "kruntimes.io/v1alpha1", "kind": "Run", "spec": spec,
+            "metadata": {"name": "r", "namespace": "n", "uid": "u-1", "annotations": {"kruntimes.io/traceparent": PARENT}},
         }))
         .unwrap();
         let context = RequestContext {
             work_dir: "/workspace".into(),
             grace: Duration::from_secs(10),
             limit_by_request: true,
+            traced: false,
         };
         let fence = Fence { run: RunUid::from("u-1"), attempt: 2, assignment: 3 };
         let spec = run.spec.clone();
@@ -161,6 +175,21 @@ mod tests {
         assert_eq!(env["E"], "");
         assert_eq!(env["KRUNTIME_OUTPUTS"], "/workspace/u-1/outputs");
         assert_eq!((&*env["KRUNTIME_RUN_NAME"], &*env["KRUNTIME_ATTEMPT"]), ("r", "2"));
+    }
+
+    #[test]
+    fn who_goes_on_with_the_trace_is_told_of_it() {
+        let plain = json!({"runtime": "bash"});
+        let native = request(plain.clone(), &Instance::Native("i".into()));
+        assert_eq!(
+            (&*native.traceparent, native.env.get(PARENT_ENV)),
+            (PARENT, None),
+            "its server tells the process"
+        );
+        let baseline = request(plain, &Instance::Baseline);
+        assert_eq!(baseline.env[PARENT_ENV], PARENT);
+        let own = json!({"runtime": "bash", "env": [{"name": PARENT_ENV, "value": "mine"}]});
+        assert_eq!(request(own, &Instance::Baseline).env[PARENT_ENV], "mine", "the Run's own wins");
     }
 
     #[test]

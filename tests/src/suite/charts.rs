@@ -99,6 +99,7 @@ async fn wrong_values(node: Arc<RealNode>) -> anyhow::Result<()> {
         ("kruntimes", "controller.staleThreshold=soon", "staleThreshold"),
         ("kruntimes", "kruntimes-crds.policies.validationActions[0]=Shout", "validationActions"),
         ("kruntimes", "log.format=xml", "format"),
+        ("kruntimes", "tracing.otlpEndpoint=collector:4317", "otlpEndpoint"),
         ("kruntimes-crds", "policies.requireUse=perhaps", "requireUse"),
         ("kruntimes-crds", "policies.fillSubmitter=perhaps", "fillSubmitter"),
     ];
@@ -190,6 +191,11 @@ async fn optional_parts(node: Arc<RealNode>) -> anyhow::Result<()> {
     ] {
         ensure!(on.iter().any(|made| made == kind), "{kind} in {on:?}");
         ensure!(!off.iter().any(|made| made == kind), "no {kind} in {off:?}");
+    }
+    let collector = ["template", "x", chart.as_str(), "--set", "tracing.otlpEndpoint=http://collector:4317"];
+    for (arguments, programs) in [(&collector[..3], 0), (&collector[..], 2)] {
+        let told = node.helm(arguments).text()?.matches("name: OTEL_EXPORTER_OTLP_ENDPOINT").count();
+        ensure!(told == programs, "{told} programs are told of a collector by {arguments:?}");
     }
     Ok(())
 }

@@ -20,6 +20,7 @@ pub mod resources;
 pub mod retry;
 pub mod rights;
 pub mod scheduling;
+pub mod traces;
 pub mod trouble;
 pub mod upgrade;
 

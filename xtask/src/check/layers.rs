@@ -14,19 +14,30 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("kruntimes-api", &[]),
     ("kruntimes-daemon", &[]),
     ("kruntimes-resources", &[]),
+    ("kruntimes-traces", &[]),
     ("kruntimes-core", &["kruntimes-api", "kruntimes-resources"]),
-    ("server-kit", &["kruntimes-proto", "kruntimes-daemon", "kruntimes-resources"]),
+    ("server-kit", &["kruntimes-proto", "kruntimes-daemon", "kruntimes-resources", "kruntimes-traces"]),
     ("bash-server", &["server-kit"]),
     ("python-server", &["server-kit"]),
     // Never server-kit: they meet over the wire only.
     (
         "runtimed",
-        &["kruntimes-api", "kruntimes-core", "kruntimes-proto", "kruntimes-daemon", "kruntimes-resources"],
+        &[
+            "kruntimes-api",
+            "kruntimes-core",
+            "kruntimes-proto",
+            "kruntimes-daemon",
+            "kruntimes-resources",
+            "kruntimes-traces",
+        ],
     ),
     // Never proto: it meets nodes through objects only.
-    ("control-plane", &["kruntimes-api", "kruntimes-core", "kruntimes-daemon", "kruntimes-resources"]),
+    (
+        "control-plane",
+        &["kruntimes-api", "kruntimes-core", "kruntimes-daemon", "kruntimes-resources", "kruntimes-traces"],
+    ),
     ("kruntimes-local", &["kruntimes-api", "kruntimes-core"]),
-    ("krt", &["kruntimes-api", "kruntimes-core", "kruntimes-proto", "kruntimes-local"]),
+    ("krt", &["kruntimes-api", "kruntimes-core", "kruntimes-proto", "kruntimes-local", "kruntimes-traces"]),
     ("xtask", &[]),
     ("kruntimes-gen", &["kruntimes-api", "kruntimes-core", "kruntimes-proto", "krt"]),
     ("kruntimes-node", &[]),
@@ -43,11 +54,13 @@ const BANNED: &[(&str, &[&str])] = &[
     ("kruntimes-api", &["kube-client", "tonic", "tokio", "hyper"]),
     ("kruntimes-daemon", &["kube-client", "kube-core", "k8s-openapi", "tonic"]),
     ("kruntimes-resources", &["kube-client", "kube-core", "k8s-openapi", "tonic", "tokio"]),
+    ("kruntimes-traces", &["kube-client", "kube-core", "k8s-openapi"]),
     ("kruntimes-core", &["kube-client", "tonic", "tokio", "hyper"]),
     ("server-kit", &["kube-client", "kube-core", "k8s-openapi"]),
     ("bash-server", &["kube-client", "kube-core", "k8s-openapi"]),
     ("python-server", &["kube-client", "kube-core", "k8s-openapi"]),
-    ("control-plane", &["tonic", "prost"]),
+    // gRPC it links for traces alone.
+    ("control-plane", &["kruntimes-proto"]),
 ];
 
 /// A package of the workspace.
