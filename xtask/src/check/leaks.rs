@@ -28,6 +28,7 @@ const HOSTS: &[&str] = &[
     "semver.org",
     "spdx.org",
     "prometheus.io",
+    "www.w3.org",
     // Names kept for examples and tests (RFC 2606), and inside a cluster.
     ".example",
     "example.com",
