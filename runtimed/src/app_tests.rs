@@ -199,9 +199,16 @@ async fn a_short_run_takes_one_write_and_leaves_nothing() {
         (&lines[0]["message"], &lines[0]["stream"], &lines[0]["attempt"]),
         (&json!("hello"), &json!("stdout"), &json!(1))
     );
+    let mut mark = lines[1].clone();
+    assert!(mark["time"].take().is_string());
     assert_eq!(
-        lines[1],
-        json!({"event": "end", "run_uid": "uid-r", "run_name": "r", "namespace": "ns", "attempt": 1})
+        mark,
+        json!({
+            "event": "end", "time": null, "run_uid": "uid-r", "run_name": "r", "namespace": "ns", "runtime": "bash",
+            "pod": "pod-1", "attempt": 1, "assignment": 1,
+            // This server keeps no records.
+            "usage": {"figures": [], "incomplete": true},
+        })
     );
 }
 
