@@ -88,9 +88,10 @@ pub async fn run(args: Args) -> Result<()> {
     eprintln!("{} Pods, and {FEW} Runs on the idle platform", args.pods);
     let fleet = Fleet::start(&clients, &pools, args.pods, args.slots).await?;
     fleet.ready(true);
-    wait_ready(&client, &pools).await?;
+    counted(&client, &pools, true).await?;
     let alone = few(&client, &fleet, "alone").await?;
     fleet.ready(false);
+    counted(&client, &pools, false).await?;
     figures.set_percentiles("few_runs_alone", percentiles(alone));
     let wanted = |part: &str| part == "scheduler" || part == "controller";
     for (part, bytes) in processes::memory(&processes()).into_iter().filter(|(part, _)| wanted(part)) {
@@ -155,16 +156,17 @@ async fn prepare(client: &Client, pools: &[(&str, &str)], pods: usize, slots: us
     Ok(())
 }
 
-/// Until the controller counts a ready Pod in every pool, which is after the scheduler could have seen it.
-async fn wait_ready(client: &Client, pools: &[(&str, &str)]) -> Result<()> {
+/// Until the controller counts ready Pods in every pool, or none in any, which is after the scheduler could have seen it.
+async fn counted(client: &Client, pools: &[(&str, &str)], ready: bool) -> Result<()> {
     for (namespace, name) in pools {
         let api: Api<Runtime> = Api::namespaced(client.clone(), namespace);
-        let ready = |runtime: Option<&Runtime>| {
-            runtime.and_then(|r| r.status.as_ref()?.ready_replicas).is_some_and(|ready| ready > 0)
+        let is_so = |runtime: Option<&Runtime>| {
+            let count = runtime.and_then(|r| r.status.as_ref()?.ready_replicas);
+            (count.unwrap_or(0) > 0) == ready
         };
-        let wait = kube::runtime::wait::await_condition(api, name, ready);
+        let wait = kube::runtime::wait::await_condition(api, name, is_so);
         let waited = tokio::time::timeout(Duration::from_secs(120), wait).await;
-        waited.with_context(|| format!("no Pod of {namespace}/{name} is ready"))??;
+        waited.with_context(|| format!("the Pods of {namespace}/{name} are not counted as they are"))??;
     }
     Ok(())
 }
@@ -262,7 +264,6 @@ async fn drain(
     processes: &impl Fn() -> Vec<processes::Process>,
 ) -> Result<()> {
     eprintln!("the Pods become ready");
-    let base = fleet.finished();
     let before = Sample::take(&processes());
     let start = Instant::now();
     fleet.ready(true);
@@ -271,7 +272,7 @@ async fn drain(
     let mut late = None;
     let (mut before_this, mut moved) = (0, Instant::now());
     loop {
-        let ended = fleet.finished() - base - fair.load(Ordering::Relaxed);
+        let ended = fleet.finished() - FEW - fair.load(Ordering::Relaxed);
         if ended != before_this {
             (before_this, moved) = (ended, Instant::now());
         }

@@ -30,6 +30,8 @@ pub(crate) struct Police {
     /// The supervisor must measure.
     policed: bool,
     next: Option<Instant>,
+    /// The last measure was too much.
+    suspected: bool,
     walk: Walk,
     storage_peak: Option<u64>,
     /// What it can fill beside its directory.
@@ -69,6 +71,7 @@ impl Police {
             events,
             policed,
             next,
+            suspected: false,
             walk,
             storage_peak: None,
             rooms: Arc::new(Rooms::of(Vec::new(), confinement.owner)),
@@ -153,11 +156,19 @@ impl Police {
         Some(self.bounds.too_many_processes(counters.pids_peak.or(Some(limit))))
     }
 
-    /// The supervisor measured.
-    pub(crate) fn sampled(&self, counters: &Counters) -> Option<Breach> {
-        if !self.policed {
+    /// The supervisor measured. That takes a while, in which what one process gives back may be counted as another's or
+    /// as a file's: only what a second look finds as well has broken a bound.
+    pub(crate) fn sampled(&mut self, counters: &Counters) -> Option<Breach> {
+        let breach = self.exceeded(counters).filter(|_| self.policed);
+        let first = !std::mem::replace(&mut self.suspected, breach.is_some());
+        if breach.is_some() && first {
+            self.next = Some(Instant::now());
             return None;
         }
+        breach
+    }
+
+    fn exceeded(&self, counters: &Counters) -> Option<Breach> {
         if self.bounds.memory.is_some_and(|limit| counters.resident_bytes > limit) {
             return Some(self.bounds.out_of_memory(Some(counters.resident_bytes), true));
         }
@@ -221,6 +232,17 @@ fn occupied(directory: &Path) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_measured_must_be_too_much_twice() {
+        let bounds = Bounds { memory: Some(1000), ..Bounds::default() };
+        let confinement = Confinement { bounds, policed: true, ..Confinement::default() };
+        let mut police = Police::new(&confinement, Path::new("/"));
+        let mut sampled =
+            |resident_bytes| police.sampled(&Counters { resident_bytes, ..Counters::default() });
+        assert_eq!((sampled(1001), sampled(1000), sampled(1001)), (None, None, None));
+        assert!(sampled(1001).is_some_and(|breach| breach.message.contains("peak")));
+    }
 
     #[test]
     fn storage_is_what_the_disk_holds_and_links_are_not_followed() {

@@ -17,18 +17,14 @@ pub struct Args {
     arguments: Vec<String>,
 }
 
-/// The programs that take part.
-const PROGRAMS: [&str; 5] = ["krt", "control-plane", "runtimed", "bash-server", "kruntimes-bench"];
-
 pub fn run(args: &Args) -> Result<ExitCode> {
     if let Some(rest) =
         args.arguments.split_first().filter(|(first, _)| *first == "kit").map(|(_, rest)| rest)
     {
         return kit::run(rest).map(|()| ExitCode::SUCCESS);
     }
-    let mut build = command::cargo(&["build", "--locked", "--release", "--bins"]);
-    build.args(PROGRAMS.iter().flat_map(|package| ["--package", package]));
-    command::shown(build)?;
+    // As a person builds what is shipped: other selections of packages would build their dependencies once more.
+    command::shown(command::cargo(&["build", "--locked", "--release", "--workspace", "--bins"]))?;
     // The program itself: cargo would build its dependencies once more for it alone.
     let program = Workspace::open()?.metadata()?.target_directory.join("release/kruntimes-bench");
     let status = Command::new(program).args(&args.arguments).status()?;

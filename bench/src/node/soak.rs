@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use futures::StreamExt as _;
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{ContainerStatus, Pod};
 use kruntimes_api::Run;
 use kruntimes_api::run::{Phase, RunSpec, Source};
 use kube::api::{ListParams, PostParams};
@@ -62,11 +62,12 @@ pub async fn run(cluster: Cluster, minutes: u32, rate: u32, json: Option<&Path>)
     let mut grown = compare(&samples, &after, &mut figures);
     figures.set("soak_workspaces_left", left.workspaces as f64);
     figures.set("soak_runs_left", left.runs as f64);
-    figures.set("soak_container_restarts", f64::from(left.restarts));
+    figures.set("soak_container_restarts", left.restarts.len() as f64);
     cluster.stop()?;
     write_down(&figures, &format!("cargo xtask bench node --soak {minutes} --rate {rate}"), json)?;
-    let what = [("Runs", left.runs), ("workspaces", left.workspaces), ("restarts", left.restarts as usize)];
+    let what = [("Runs", left.runs), ("workspaces", left.workspaces)];
     grown.extend(what.iter().filter(|(_, count)| *count > 0).map(|(name, count)| format!("{count} {name}")));
+    grown.extend(left.restarts);
     grown.extend(seen.bad.first().map(|bad| format!("{} Runs did not succeed, first {bad}", seen.bad.len())));
     ensure!(grown.is_empty(), "the soak was not clean: {}", grown.join("; "));
     Ok(())
@@ -171,7 +172,8 @@ fn soaking(name: &str) -> Run {
 struct Left {
     runs: usize,
     workspaces: usize,
-    restarts: i32,
+    /// Each container that was restarted: how often, and how it ended last.
+    restarts: Vec<String>,
 }
 
 /// Waits until every Run has ended and is deleted; says what is there when the patience ends.
@@ -183,11 +185,11 @@ async fn settle(cluster: &Cluster, client: &Client, seen: &Mutex<Seen>) -> Resul
             (seen.under_way.len(), seen.in_api.len())
         };
         let pods: Api<Pod> = Api::namespaced(client.clone(), "default");
-        let mut left = Left { runs, workspaces: 0, restarts: 0 };
+        let mut left = Left { runs, workspaces: 0, restarts: Vec::new() };
         for pod in pods.list(&ListParams::default().labels(&format!("runtime={RUNTIME}"))).await? {
             left.workspaces += workspaces(cluster, &pod)?;
             let containers = pod.status.into_iter().flat_map(|status| status.container_statuses);
-            left.restarts += containers.flatten().map(|container| container.restart_count).sum::<i32>();
+            left.restarts.extend(containers.flatten().filter_map(restarts));
         }
         if runs == 0 && under_way == 0 && left.workspaces == 0 {
             return Ok(left);
@@ -200,6 +202,14 @@ async fn settle(cluster: &Cluster, client: &Client, seen: &Mutex<Seen>) -> Resul
         }
         tokio::time::sleep(Duration::from_millis(500)).await;
     }
+}
+
+/// Of a container that was restarted: its name, how often, and how it ended last.
+fn restarts(container: ContainerStatus) -> Option<String> {
+    let ended = container.last_state.and_then(|state| state.terminated).unwrap_or_default();
+    let how = [ended.reason, ended.message].into_iter().flatten().collect::<Vec<_>>().join(": ");
+    let (name, count) = (container.name, container.restart_count);
+    (count > 0).then(|| format!("{name} was restarted {count} times ({how}, code {})", ended.exit_code))
 }
 
 /// Folders that are called by a Run's uid.

@@ -46,13 +46,12 @@ impl Ends {
     }
 }
 
-/// Terminal writes at once, in all: more would only wait in the API server.
-const WRITES: usize = 128;
+/// Terminal writes at once of one Pod: more would only wait in the API server.
+const WRITES: usize = 1;
 
 /// What all Pods share.
 #[derive(Clone)]
 struct Shared {
-    writes: Arc<Semaphore>,
     ends: Ends,
     /// The Runs that have ended, by uid: namespace and time.
     ended: Arc<Mutex<HashMap<String, (String, Instant)>>>,
@@ -86,12 +85,7 @@ impl Fleet {
         count: usize,
         slots: usize,
     ) -> Result<Self> {
-        let shared = Shared {
-            writes: Arc::new(Semaphore::new(WRITES)),
-            ends: Ends::default(),
-            ended: Arc::default(),
-            trouble: Arc::default(),
-        };
+        let shared = Shared { ends: Ends::default(), ended: Arc::default(), trouble: Arc::default() };
         let (ready, is_ready) = watch::channel(false);
         let mut tasks = JoinSet::new();
         for i in 0..count {
@@ -108,7 +102,8 @@ impl Fleet {
             }))?;
             let pod = pods.create(&PostParams::default(), &pod).await.context("cannot create a Pod")?;
             let runs: Api<Run> = Api::namespaced(client, namespace);
-            let one = Simulated { name: pod.name_any(), runs, shared: shared.clone() };
+            let writes = Arc::new(Semaphore::new(WRITES));
+            let one = Simulated { name: pod.name_any(), runs, writes, shared: shared.clone() };
             tasks.spawn(heart(
                 pods,
                 one.name.clone(),
@@ -200,6 +195,7 @@ async fn heart(
 struct Simulated {
     name: String,
     runs: Api<Run>,
+    writes: Arc<Semaphore>,
     shared: Shared,
 }
 
@@ -218,7 +214,8 @@ impl Simulated {
                     let Some(status) = &run.status else { continue };
                     let phase = status.phase.unwrap_or_default();
                     if phase == Phase::Scheduled && begun.insert((run.uid(), status.assignment)) {
-                        writes.spawn(finish(self.runs.clone(), run, self.shared.clone()));
+                        let (runs, slots) = (self.runs.clone(), Arc::clone(&self.writes));
+                        writes.spawn(finish(runs, run, slots, self.shared.clone()));
                     } else if phase.is_terminal() {
                         self.shared.ended(&run);
                     }
@@ -231,15 +228,15 @@ impl Simulated {
 }
 
 /// The terminal write of a Run that did nothing, as runtimed makes it.
-async fn finish(runs: Api<Run>, run: Run, shared: Shared) {
+async fn finish(runs: Api<Run>, run: Run, writes: Arc<Semaphore>, shared: Shared) {
     let name = run.name_any();
-    if let Err(error) = write_end(&runs, run, &shared).await {
+    if let Err(error) = write_end(&runs, run, &writes).await {
         shared.failed(format!("end of {name}: {error:#}"));
     }
 }
 
-async fn write_end(runs: &Api<Run>, mut run: Run, shared: &Shared) -> Result<()> {
-    let _slot = shared.writes.acquire().await?;
+async fn write_end(runs: &Api<Run>, mut run: Run, writes: &Semaphore) -> Result<()> {
+    let _slot = writes.acquire().await?;
     let name = run.name_any();
     let state = State::of(&run)?;
     let (_, fence) = state.bound().context("it is not bound")?;

@@ -34,6 +34,8 @@ const RUN_NETWORK_ENV: &str = "KRUNTIME_RUN_NETWORK";
 const GRACE_ENV: &str = "KRUNTIME_TERMINATION_GRACE_SECONDS";
 /// Grace of a template that names none, as Kubernetes has it.
 const DEFAULT_GRACE: i64 = 30;
+/// Of a probe, seconds: a machine may be busy.
+const PROBE_TIMEOUT: i32 = 5;
 const TOKEN_VOLUME: &str = "runtimed-token";
 const TOKEN_PATH: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
 /// Seconds that the sidecar's token is good for; the kubelet renews it before.
@@ -189,14 +191,9 @@ fn complete_server(server: &mut Container, port: i32) {
     share_author_volumes(server);
     share_volumes(server);
     let tcp = TCPSocketAction { port: IntOrString::Int(port), host: None };
-    let probe = |delay, period| Probe {
-        tcp_socket: Some(tcp.clone()),
-        initial_delay_seconds: Some(delay),
-        period_seconds: Some(period),
-        ..Probe::default()
-    };
-    server.liveness_probe.get_or_insert_with(|| probe(5, 10));
-    server.readiness_probe.get_or_insert_with(|| probe(1, 5));
+    let asked = Probe { tcp_socket: Some(tcp), ..Probe::default() };
+    server.liveness_probe.get_or_insert_with(|| liveness(asked.clone()));
+    server.readiness_probe.get_or_insert_with(|| readiness(asked));
     let is_unset = |resources: &ResourceRequirements| {
         resources.requests.is_none() && resources.limits.is_none() && resources.claims.is_none()
     };
@@ -204,6 +201,26 @@ fn complete_server(server: &mut Container, port: i32) {
         server.resources = Some(requirements(["250m", "256Mi"], ["2", "2Gi"]));
     }
     server.security_context.get_or_insert_with(restricted);
+}
+
+/// A restart ends the Runs of the Pod. It is for what has hung for a minute, not for what waits for a processor.
+fn liveness(asked: Probe) -> Probe {
+    Probe {
+        initial_delay_seconds: Some(5),
+        period_seconds: Some(10),
+        timeout_seconds: Some(PROBE_TIMEOUT),
+        failure_threshold: Some(6),
+        ..asked
+    }
+}
+
+fn readiness(asked: Probe) -> Probe {
+    Probe {
+        initial_delay_seconds: Some(1),
+        period_seconds: Some(5),
+        timeout_seconds: Some(PROBE_TIMEOUT),
+        ..asked
+    }
 }
 
 /// What the author mounts to be written to stays so for Runs, which may otherwise write nowhere but to their
@@ -261,14 +278,12 @@ fn sidecar(runtime: &Runtime, name: &str, port: i32, pod: &PodSpec, defaults: &D
         ..EnvVar::default()
     };
     let grace = pod.termination_grace_period_seconds.unwrap_or(DEFAULT_GRACE);
-    let http = |path: &str, delay, period| Probe {
+    let http = |path: &str| Probe {
         http_get: Some(HTTPGetAction {
             path: Some(path.into()),
             port: IntOrString::Int(RUNTIMED_HEALTH_PORT.into()),
             ..HTTPGetAction::default()
         }),
-        initial_delay_seconds: Some(delay),
-        period_seconds: Some(period),
         ..Probe::default()
     };
     let mut sidecar = Container {
@@ -286,8 +301,8 @@ fn sidecar(runtime: &Runtime, name: &str, port: i32, pod: &PodSpec, defaults: &D
             container_port("health", RUNTIMED_HEALTH_PORT.into()),
             container_port("metrics", RUNTIMED_METRICS_PORT.into()),
         ]),
-        liveness_probe: Some(http("/healthz", 5, 10)),
-        readiness_probe: Some(http("/readyz", 1, 5)),
+        liveness_probe: Some(liveness(http("/healthz"))),
+        readiness_probe: Some(readiness(http("/readyz"))),
         resources: Some(requirements(["100m", "128Mi"], ["500m", "256Mi"])),
         security_context: Some(restricted()),
         volume_mounts: Some(vec![mount(TOKEN_VOLUME, TOKEN_PATH, Some(true))]),

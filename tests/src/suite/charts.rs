@@ -15,8 +15,10 @@ use crate::{Case, Cluster};
 /// Cases that leave the platform as it is.
 pub fn cases(node: &Arc<RealNode>) -> Vec<Case> {
     let (first, wrong, values, parts) = (node.clone(), node.clone(), node.clone(), node.clone());
+    let shared = node.clone();
     vec![
         Case::new("charts_pool_first_run_test_uninstall", move |cluster| first_run(cluster, first.clone())),
+        Case::new("charts_shared_memory", move |cluster| shared_memory(cluster, shared.clone())),
         Case::new("charts_wrong_values_are_refused", move |_| wrong_values(wrong.clone())),
         Case::new("charts_values_reach_the_pool", move |cluster| pool_values(cluster, values.clone())),
         Case::new("charts_optional_parts", move |_| optional_parts(parts.clone())),
@@ -63,6 +65,23 @@ async fn first_run(cluster: Cluster, node: Arc<RealNode>) -> anyhow::Result<()> 
     .await
 }
 
+/// Python's locks and pools are made in `/dev/shm`, which Runs of one id have only if the pool asks for it.
+async fn shared_memory(cluster: Cluster, node: Arc<RealNode>) -> anyhow::Result<()> {
+    let chart = chart("runtime-pool")?;
+    restrict(&cluster).await?;
+    let code = "import multiprocessing\nprint(multiprocessing.Pool(2).map(abs, [-1, -2]))";
+    for (name, values) in [("without", IMAGES.to_owned()), ("with", format!("{IMAGES},sharedMemory=64Mi"))] {
+        let values = format!("{values},server=python,replicas=1");
+        node.helm(&["install", name, &chart, "--namespace", &cluster.namespace, "--set", &values]).run()?;
+    }
+    let said = stdout(cluster.krt(&["run", "--runtime", "with", "-c", code])).await?;
+    ensure!(said.trim() == "[1, 2]", "{said:?}");
+    let refused = output(cluster.krt(&["run", "--runtime", "without", "-c", code])).await?;
+    let log = String::from_utf8_lossy(&refused.stderr);
+    ensure!(!refused.status.success() && log.contains("PermissionError"), "{refused:?}");
+    Ok(())
+}
+
 async fn wrong_values(node: Arc<RealNode>) -> anyhow::Result<()> {
     let cases = [
         ("runtime-pool", "replicas=-1", "replicas"),
@@ -70,6 +89,7 @@ async fn wrong_values(node: Arc<RealNode>) -> anyhow::Result<()> {
         ("runtime-pool", "server=cobol", "server"),
         ("runtime-pool", "server=custom", "image.repository"),
         ("runtime-pool", "port=70000", "port"),
+        ("runtime-pool", "sharedMemory=lots", "sharedMemory"),
         ("runtime-pool", "capacity.runs=0", "capacity"),
         ("runtime-pool", "capacity.memory=lots", "memory"),
         ("runtime-pool", "isolation.require.files=Maybe", "files"),
@@ -122,6 +142,7 @@ async fn pool_values(cluster: Cluster, node: Arc<RealNode>) -> anyhow::Result<()
         "tolerations": [{"key": "dedicated", "operator": "Exists"}],
         "volumes": [{"name": "cache", "emptyDir": {}}],
         "volumeMounts": [{"name": "cache", "mountPath": "/cache"}],
+        "sharedMemory": "2Gi",
         "imagePullSecrets": [{"name": "registry"}],
         "isolation": {"require": {"kill": "Soft"}, "tenancy": "SingleSubmitter"},
         "extraContainers": [{"name": "helper", "image": "localhost/helper:1"}],
@@ -137,8 +158,10 @@ async fn pool_values(cluster: Cluster, node: Arc<RealNode>) -> anyhow::Result<()
         ("/spec/template/spec/nodeSelector/disk", json!("fast")),
         ("/spec/template/spec/tolerations", values["tolerations"].clone()),
         ("/spec/template/spec/volumes/0/name", json!("cache")),
+        ("/spec/template/spec/volumes/1/emptyDir", json!({"medium": "Memory", "sizeLimit": "2Gi"})),
         ("/spec/template/spec/imagePullSecrets/0/name", json!("registry")),
         ("/spec/template/spec/containers/0/volumeMounts/0/mountPath", json!("/cache")),
+        ("/spec/template/spec/containers/0/volumeMounts/1/mountPath", json!("/dev/shm")),
         ("/spec/template/spec/containers/0/resources/requests/cpu", json!("50m")),
         ("/spec/template/spec/containers/0/env/0/name", json!("A")),
         ("/spec/template/spec/containers/1/name", json!("helper")),

@@ -8,10 +8,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
+use k8s_openapi::api::core::v1::Pod;
 use kruntimes_api::run::{Phase, RunStatus};
 use kruntimes_api::{Reason, RuntimeInstance};
 use kube::ResourceExt;
-use kube::api::{Api, ListParams};
+use kube::api::{Api, DeleteParams, ListParams};
 use serde_json::{Value, json};
 
 use crate::cluster::{bash_with, eventually, pause, phase};
@@ -94,8 +95,31 @@ async fn killed<P: Hurt>(cluster: Cluster, place: Arc<P>, victim: Victim) -> any
         no_rest(&cluster, place.as_ref()).await.with_context(|| name.clone())?;
         let after = cluster.run_script(&format!("after-{name}"), "true").await?;
         ensure!(phase(&after) == Phase::Succeeded, "{name}: the platform goes on: {after:?}");
+        if matches!(victim, Victim::Runtimed | Victim::Server) {
+            fresh_pods(&cluster, 1).await?;
+        }
     }
     Ok(())
+}
+
+/// Puts `count` new Pods in the place of the pool's: a container that is killed again and again is given longer and longer
+/// until its next start.
+async fn fresh_pods(cluster: &Cluster, count: usize) -> anyhow::Result<()> {
+    let now = DeleteParams::default().grace_period(0);
+    let old = cluster.pods().list(&ListParams::default()).await?.items;
+    for pod in &old {
+        cluster.pods().delete(&pod.name_any(), &now).await?;
+    }
+    let is_new = |pod: &Pod| {
+        let conditions = pod.status.iter().flat_map(|status| status.conditions.iter().flatten());
+        let is_ready = conditions.into_iter().any(|c| c.type_ == "Ready" && c.status == "True");
+        is_ready && old.iter().all(|other| other.uid() != pod.uid())
+    };
+    eventually("new Pods in the place of the old ones", || async {
+        let pods = cluster.pods().list(&ListParams::default()).await?.items;
+        Ok(pods.len() == count && pods.iter().all(is_new))
+    })
+    .await
 }
 
 async fn killed_at(
@@ -293,7 +317,7 @@ async fn pod_deleted<P: Hurt>(cluster: Cluster, place: Arc<P>) -> anyhow::Result
     cluster.sharing_pool(2, 1).await?;
     cluster.submit("r", locked(&cluster, "r", "3")?).await?;
     let first = cluster.phase("r", Phase::Running).await?.assigned_pod.unwrap_or_default();
-    let now = kube::api::DeleteParams::default().grace_period(0);
+    let now = DeleteParams::default().grace_period(0);
     cluster.pods().delete(&first, &now).await?;
     let status = cluster.end("r").await?;
     check(&status, 2).context("a lost Pod costs an attempt")?;
@@ -306,7 +330,7 @@ async fn drained<P: Hurt>(cluster: Cluster, place: Arc<P>) -> anyhow::Result<()>
     cluster.sharing_pool(2, 1).await?;
     cluster.submit("r", locked(&cluster, "r", "2")?).await?;
     let pod = cluster.phase("r", Phase::Running).await?.assigned_pod.unwrap_or_default();
-    cluster.pods().delete(&pod, &kube::api::DeleteParams::default()).await?;
+    cluster.pods().delete(&pod, &DeleteParams::default()).await?;
     let status = cluster.end("r").await?;
     ensure!(phase(&status) == Phase::Succeeded && status.attempt == Some(1), "{status:?}");
     nothing_left(&cluster, place.as_ref()).await

@@ -42,12 +42,11 @@ pub fn run(arguments: &[String]) -> Result<()> {
     let target = Workspace::open()?.metadata()?.target_directory;
     let folder = target.join(if args.dev { "debug" } else { "release" });
     let profile: &[&str] = if args.dev { &[] } else { &["--release"] };
-    let mut build = command::cargo(&["build", "--locked", "--package", "server-kit"]);
+    let mut build = command::cargo(&["build", "--locked", "--workspace", "--bin", "vm"]);
     build.args(profile);
     // Each of the others would take as long as these.
     build.args(["bench", "shell"].iter().chain(HELPERS).flat_map(|name| ["--example", *name]));
     command::shown(build)?;
-    command::shown(command::cargo(&[&["build", "--locked", "--package", "kruntimes-vm"], profile].concat()))?;
     let bench = folder.join("examples/bench");
     let runs = args.runs.to_string();
     let mut figures = Figures::new();
