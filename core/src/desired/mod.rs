@@ -8,6 +8,7 @@
 //! [`TemplateError`] that a person can act on.
 
 mod error;
+mod health;
 mod pod;
 mod probe;
 mod resources;

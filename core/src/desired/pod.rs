@@ -19,6 +19,7 @@ use kruntimes_api::names::{
 };
 use kruntimes_api::runtime::{GitSpec, Network};
 
+use super::health::{liveness, readiness};
 use super::{Defaults, TemplateError, object_name, resources, selector, traces};
 
 /// Group that owns the shared volumes.
@@ -34,8 +35,6 @@ const RUN_NETWORK_ENV: &str = "KRUNTIME_RUN_NETWORK";
 const GRACE_ENV: &str = "KRUNTIME_TERMINATION_GRACE_SECONDS";
 /// Grace of a template that names none, as Kubernetes has it.
 const DEFAULT_GRACE: i64 = 30;
-/// Of a probe, seconds: a machine may be busy.
-const PROBE_TIMEOUT: i32 = 5;
 const TOKEN_VOLUME: &str = "runtimed-token";
 const TOKEN_PATH: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
 /// Seconds that the sidecar's token is good for; the kubelet renews it before.
@@ -201,26 +200,6 @@ fn complete_server(server: &mut Container, port: i32) {
         server.resources = Some(requirements(["250m", "256Mi"], ["2", "2Gi"]));
     }
     server.security_context.get_or_insert_with(restricted);
-}
-
-/// A restart ends the Runs of the Pod. It is for what has hung for a minute, not for what waits for a processor.
-fn liveness(asked: Probe) -> Probe {
-    Probe {
-        initial_delay_seconds: Some(5),
-        period_seconds: Some(10),
-        timeout_seconds: Some(PROBE_TIMEOUT),
-        failure_threshold: Some(6),
-        ..asked
-    }
-}
-
-fn readiness(asked: Probe) -> Probe {
-    Probe {
-        initial_delay_seconds: Some(1),
-        period_seconds: Some(5),
-        timeout_seconds: Some(PROBE_TIMEOUT),
-        ..asked
-    }
 }
 
 /// What the author mounts to be written to stays so for Runs, which may otherwise write nowhere but to their
