@@ -89,7 +89,7 @@ pub fn run(workspace: &Workspace, args: &Args) -> Result<ExitCode> {
     }
     if chosen(Suite::Vm) {
         eprintln!("vm: the tests of the server kit in a virtual machine with cgroup v2");
-        vm::run(&args.filter, &mut report)?;
+        vm::run(&args.filter, args.again, &mut report)?;
     }
     let allowed = skips::allowed(&workspace.read(skips::LIST))?;
     let unexpected = skips::unexpected(&report.skipped, &allowed);
@@ -106,9 +106,14 @@ impl Args {
         }
         first.once_more(|test| {
             eprintln!("once more: {test}");
-            suite(words, set_up, &["--exact".to_owned(), test.to_owned()])
+            suite(words, set_up, &exactly(test))
         })
     }
+}
+
+/// The filter for one test alone.
+fn exactly(test: &str) -> [String; 2] {
+    ["--exact".to_owned(), test.to_owned()]
 }
 
 /// What the suites of the whole need: our programs and a stock kubectl.
@@ -150,7 +155,9 @@ fn read(mut command: Command) -> Result<Report> {
             writeln!(out, "{line}")?;
         }
     }
-    report.has_failed |= !child.wait()?.success();
+    let status = child.wait()?;
+    report.has_failed |= !status.success();
+    report.status = status.code();
     Ok(report)
 }
 

@@ -28,6 +28,8 @@ enum VmCommand {
 
 /// Exit status for a program that did not end in time, as timeout(1) has it.
 const OUT_OF_TIME: u8 = 124;
+/// Exit status for a machine that ended before its program, as `docker run` has it for itself.
+const LOST: u8 = 125;
 
 #[derive(Debug, clap::Args)]
 struct Run {
@@ -99,6 +101,10 @@ impl Run {
                     self.timeout
                 );
                 Ok(ExitCode::from(OUT_OF_TIME))
+            }
+            Outcome::Lost(said) => {
+                eprintln!("vm: the machine ended before its program; its last words:\n{said}");
+                Ok(ExitCode::from(LOST))
             }
             Outcome::Unavailable(unavailable) => {
                 println!("skipped: {}", unavailable.0);

@@ -103,6 +103,15 @@ fn a_program_that_does_not_end_is_ended_and_told_apart() {
 }
 
 #[test]
+fn a_machine_that_ends_by_itself_is_told_with_what_its_kernel_said() {
+    let script = "cd /proc/sys/kernel && cat watchdog_thresh softlockup_panic && echo c >/proc/sysrq-trigger";
+    let Some((outcome, output, _)) = run(&machine(), &bash(script)) else { return };
+    let Outcome::Lost(said) = &outcome else { panic!("{outcome:?}") };
+    assert!(said.contains("Kernel panic - not syncing: sysrq triggered crash"), "{said}");
+    assert_eq!(output, "60\n1\n");
+}
+
+#[test]
 fn a_program_that_cannot_start_is_an_error_with_its_name() {
     let with = Machine { with: vec!["/no/such/file".into()], ..machine() };
     match with.run(&bash("true"), std::io::sink(), std::io::sink()) {

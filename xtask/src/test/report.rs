@@ -23,6 +23,8 @@ pub struct Report {
     pub skipped: Vec<Skipped>,
     /// Cargo said so: a test failed, or a program did not build or died.
     pub has_failed: bool,
+    /// The exit status of the one command that this is of.
+    pub status: Option<i32>,
 }
 
 impl Report {

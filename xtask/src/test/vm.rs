@@ -7,7 +7,7 @@ use anyhow::{Context as _, Result};
 use serde::Deserialize;
 
 use super::report::Report;
-use super::{SHOWN, read};
+use super::{SHOWN, exactly, read};
 use crate::command;
 
 /// The package whose tests run in there.
@@ -18,6 +18,9 @@ const ELSEWHERE: &[&str] = &["access", "hello", "hostile", "protocol"];
 
 /// Seconds for one test program: an emulated machine on a busy one is slow.
 const TIMEOUT: &str = "1500";
+
+/// The exit status of `vm run` for a machine that ended before its program.
+const LOST: i32 = 125;
 
 /// What cargo says about a program that it built (`--message-format=json`).
 #[derive(Debug, Deserialize)]
@@ -49,20 +52,31 @@ struct Programs {
     vm: Option<PathBuf>,
 }
 
-pub fn run(filter: &[String], report: &mut Report) -> Result<()> {
+/// With `again`, a program whose machine was lost, and up to three of its tests that failed, run once more.
+pub fn run(filter: &[String], again: bool, report: &mut Report) -> Result<()> {
     // The whole workspace, as everywhere: one package alone would have its dependencies built once more.
     let build = command::cargo(&["test", "--locked", "--workspace", "--no-run", "--message-format=json"]);
     eprintln!("+ {}", command::words(&build));
     let programs = programs(&command::output(build)?);
     let vm = programs.vm.context("cargo built no program `vm`")?;
     for test in &programs.tests {
-        let mut machine = Command::new(&vm);
-        machine.args(["run", "--timeout", TIMEOUT]);
-        for helper in &programs.helpers {
-            machine.arg("--with").arg(helper);
+        let run = |filter: &[String]| {
+            let mut machine = Command::new(&vm);
+            machine.args(["run", "--timeout", TIMEOUT]);
+            for helper in &programs.helpers {
+                machine.arg("--with").arg(helper);
+            }
+            machine.arg("--").arg(test).args(SHOWN).args(filter);
+            read(machine)
+        };
+        let mut ran = run(filter)?;
+        if again && ran.status == Some(LOST) {
+            let name = test.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            eprintln!("once more: {name}");
+            ran = run(filter)?;
+            ran.unsteady.push(name);
         }
-        machine.arg("--").arg(test).args(SHOWN).args(filter);
-        report.add(read(machine)?);
+        report.add(if again { ran.once_more(|failed| run(&exactly(failed)))? } else { ran });
     }
     Ok(())
 }
