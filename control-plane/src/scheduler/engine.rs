@@ -113,7 +113,8 @@ pub struct Engine {
 }
 
 impl Engine {
-    /// `limit` writes in flight at most.
+    /// `limit` writes in flight at most, and as many binds that the watch has not shown: an API server that falls behind with
+    /// its watches gets no further behind, and what has to wait waits here, where queues take turns.
     pub fn new(settings: Settings, limit: usize, metrics: SchedulerMetrics) -> Self {
         Self {
             scheduler: Scheduler::new(settings),
@@ -147,6 +148,11 @@ impl Engine {
     /// Writes that are not answered yet.
     pub fn in_flight(&self) -> usize {
         self.in_flight
+    }
+
+    /// Binds that the watch has not shown yet.
+    pub fn unseen(&self) -> usize {
+        self.scheduler.unseen()
     }
 
     /// Takes one event in. Decisions are made by [`plan`](Self::plan), once per batch.
@@ -340,12 +346,10 @@ impl Engine {
         let mut actions: Vec<_> =
             std::mem::take(&mut self.notes).into_iter().map(|note| Action::Note(Box::new(note))).collect();
         loop {
-            let free = self.limit.saturating_sub(self.in_flight);
+            let free = self.limit.saturating_sub(self.in_flight.max(self.unseen()));
             let plan = self.scheduler.plan(now, free);
             if plan.decisions.is_empty() {
-                // With every slot in use the next answer comes before anything else can be done.
-                let next = plan.next.filter(|_| free > 0);
-                return (actions, next);
+                return (actions, plan.next);
             }
             for decision in plan.decisions {
                 actions.extend(self.write(decision, now).map(Action::Write));

@@ -160,9 +160,48 @@ fn writes_in_flight_are_bounded() {
     let first = writes(&mut engine, at(0));
     assert_eq!(first.len(), 2);
     assert!(writes(&mut engine, at(0)).is_empty());
-    engine.handle(Event::Settled(Box::new(first[0].clone()), Outcome::Written), at(0));
-    assert_eq!(writes(&mut engine, at(0)).len(), 1);
-    assert_eq!(engine.in_flight(), 2);
+    engine.handle(Event::Settled(Box::new(first[0].clone()), Outcome::Conflict), at(0));
+    engine.handle(Event::Settled(Box::new(first[1].clone()), Outcome::Gone), at(0));
+    assert_eq!(writes(&mut engine, at(0)).len(), 1, "the one with a conflict is not decided again yet");
+    assert_eq!(engine.in_flight(), 1);
+}
+
+#[test]
+fn binds_that_the_watch_has_not_shown_are_bounded() {
+    let (mut engine, _) = engine(2);
+    list(&mut engine, "10", &["a", "b", "c", "d"]);
+    let first = writes(&mut engine, at(0));
+    for write in &first {
+        engine.handle(Event::Settled(Box::new(write.clone()), Outcome::Written), at(0));
+    }
+    assert!(writes(&mut engine, at(0)).is_empty(), "an API server that is behind gets no further behind");
+    assert_eq!((engine.in_flight(), engine.unseen()), (0, 2));
+    let mut bound = run(&first[0].name);
+    bound["metadata"]["resourceVersion"] = json!("8");
+    bound["status"] = first[0].patch["status"].clone();
+    engine.handle(Event::Run(Watched::Seen(decode(bound))), at(1));
+    let next = writes(&mut engine, at(1));
+    assert_eq!(next.len(), 1);
+    let gone: Box<ObjectMeta> = decode(run(&first[1].name)["metadata"].clone());
+    engine.handle(Event::Run(Watched::Gone(gone)), at(2));
+    assert_eq!(writes(&mut engine, at(2)).len(), 1, "one that was deleted is awaited no longer");
+}
+
+#[test]
+fn a_bind_whose_fate_is_not_known_holds_nobody_up_for_long() {
+    let (mut engine, _) = engine(1);
+    list(&mut engine, "10", &["a", "b"]);
+    let first = writes(&mut engine, at(0));
+    engine.handle(Event::Settled(Box::new(first[0].clone()), Outcome::Failed), at(0));
+    let mut then = at(0);
+    for _ in 0..8 {
+        let (actions, next) = engine.plan(then);
+        if !actions.is_empty() {
+            return;
+        }
+        then.mono += next.expect("it wakes up by itself");
+    }
+    panic!("nothing is bound until {:?}", then.mono);
 }
 
 #[test]

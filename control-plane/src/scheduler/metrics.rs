@@ -74,6 +74,7 @@ pub struct SchedulerMetrics {
     placed: Family<QueueLabels, Gauge>,
     oldest: Family<QueueLabels, Gauge<f64, AtomicU64>>,
     in_flight: Gauge,
+    unseen: Gauge,
     stale: Counter,
     /// What goes wrong with the watches.
     pub(super) watches: WatchMetrics,
@@ -97,6 +98,7 @@ impl SchedulerMetrics {
             placed: Family::default(),
             oldest: Family::default(),
             in_flight: Gauge::default(),
+            unseen: Gauge::default(),
             stale: Counter::default(),
             watches: WatchMetrics::new(metrics),
         };
@@ -132,6 +134,8 @@ impl SchedulerMetrics {
             registry.register("placed_runs", "Runs that hold room in a Pod", this.placed.clone());
             registry.register("queue_oldest_seconds", "Age of the oldest waiting Run", this.oldest.clone());
             registry.register("writes_in_flight", "Writes not answered yet", this.in_flight.clone());
+            let help = "Binds that the watch has not shown yet";
+            registry.register("binds_unseen", help, this.unseen.clone());
             registry.register("stale_decisions", "Decisions dropped before the write", this.stale.clone());
         });
         this
@@ -167,9 +171,10 @@ impl SchedulerMetrics {
         self.stale.inc();
     }
 
-    pub(super) fn planned(&self, took: Duration, in_flight: usize) {
+    pub(super) fn planned(&self, took: Duration, in_flight: usize, unseen: usize) {
         self.sync_duration.observe(took.as_secs_f64());
         self.in_flight.set(in_flight as i64);
+        self.unseen.set(unseen as i64);
     }
 
     pub(super) fn rejected(&self, rejections: BTreeMap<Rejection, u64>) {

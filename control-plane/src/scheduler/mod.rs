@@ -28,7 +28,7 @@ pub struct Options {
     /// Where /healthz and /readyz are served; 0 is off.
     #[arg(long, default_value = ":8081")]
     pub health_probe_bind_address: String,
-    /// Writes in flight at most.
+    /// Writes in flight at most, and binds at most that the watch has not shown yet.
     #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u16).range(1..=4096))]
     pub concurrent_binds: u16,
 }

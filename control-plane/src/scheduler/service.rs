@@ -127,7 +127,7 @@ async fn drive(
         }
         let (actions, due) = engine.plan(now);
         next = due;
-        metrics.planned(clock.now().mono - now.mono, engine.in_flight());
+        metrics.planned(clock.now().mono - now.mono, engine.in_flight(), engine.unseen());
         ready.store(engine.is_synced(), Ordering::Relaxed);
         for action in actions {
             let write = match action {

@@ -44,6 +44,10 @@ impl Scheduler {
                 (_, None) => {}
             }
         }
+        let unseen = self.runs.values().filter(|entry| entry.place.is_assumed()).count();
+        if unseen != self.unseen {
+            return Err(format!("{unseen} Runs are assumed, {} are counted", self.unseen));
+        }
         self.check_loads(&held)?;
         self.check_queues(waiting)
     }

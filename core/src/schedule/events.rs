@@ -47,6 +47,7 @@ impl Scheduler {
             }
             let keeps = self.keeps_place(&old, &entry, bound.as_ref());
             if keeps {
+                self.unseen -= usize::from(old.place.is_assumed() && bound.is_some());
                 entry.place = match bound {
                     Some(pod) => Place::Bound { pod },
                     None => old.place.clone(),
@@ -295,7 +296,9 @@ impl Scheduler {
     /// Takes a Run out of its place; it is parked then.
     pub(super) fn take_out(&mut self, uid: &RunUid) {
         let Some(entry) = self.runs.get_mut(uid) else { return };
-        match std::mem::replace(&mut entry.place, Place::Parked) {
+        let place = std::mem::replace(&mut entry.place, Place::Parked);
+        self.unseen -= usize::from(place.is_assumed());
+        match place {
             Place::Waiting(group) => {
                 let (id, order) = (entry.queue, entry.order.clone());
                 self.queues[id].leave(group, &order);
@@ -348,6 +351,7 @@ impl Scheduler {
         load.runs.insert(uid.clone());
         *load.submitters.entry(entry.submitter.clone()).or_default() += 1;
         entry.held = Some(held);
+        self.unseen += usize::from(place.is_assumed());
         entry.place = place;
         let namespace = Arc::clone(&entry.namespace);
         self.placed.entry(Arc::clone(&namespace)).or_default().insert(uid.clone());

@@ -43,7 +43,8 @@ impl Scheduler {
                 decisions.push(decision);
             }
         }
-        let note = (!self.notes.is_empty()).then(|| self.note_at.saturating_sub(now.mono));
+        // One that is due and has no budget waits for whoever brings some.
+        let note = self.note_at.checked_sub(now.mono).filter(|wait| !self.notes.is_empty() && !wait.is_zero());
         let next = [self.timers.next(now), note].into_iter().flatten().min();
         Plan { decisions, next }
     }

@@ -36,6 +36,12 @@ pub(super) enum Place {
     Held { until: Duration },
 }
 
+impl Place {
+    pub(super) fn is_assumed(&self) -> bool {
+        matches!(self, Self::Assumed { .. })
+    }
+}
+
 /// What is known of a bind that was sent.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Answer {
@@ -151,6 +157,8 @@ pub struct Scheduler {
     pub(super) note_at: Duration,
     pub(super) timers: Timers,
     pub(super) rejections: BTreeMap<Rejection, u64>,
+    /// Runs that are assumed.
+    pub(super) unseen: usize,
 }
 
 impl Scheduler {
@@ -174,12 +182,18 @@ impl Scheduler {
             note_at: Duration::ZERO,
             timers: Timers::default(),
             rejections: BTreeMap::new(),
+            unseen: 0,
         }
     }
 
     /// How many Pods could not take a Run that was looked into, since the last call.
     pub fn take_rejections(&mut self) -> BTreeMap<Rejection, u64> {
         std::mem::take(&mut self.rejections)
+    }
+
+    /// Binds that were decided and that the watch has not shown yet, answered or not.
+    pub fn unseen(&self) -> usize {
+        self.unseen
     }
 
     pub(super) fn queue_id(&mut self, namespace: &str, runtime: &str) -> QueueId {
