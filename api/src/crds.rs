@@ -3,6 +3,7 @@
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube_core::CustomResourceExt;
 use schemars::{Schema, SchemaGenerator, json_schema};
+use serde::de::Error as _;
 use serde_json::{Value, json};
 
 use crate::{Run, Runtime, RuntimeInstance, rules};
@@ -10,22 +11,12 @@ use crate::{Run, Runtime, RuntimeInstance, rules};
 /// The three definitions, with every rule of [`rules`] in place.
 ///
 /// # Errors
-/// Only when a rule names a field that the schema does not have: a bug that the tests of this crate catch.
+/// Only when rules belong to a field that the schema does not have: a bug that the tests of this crate catch.
 pub fn all() -> Result<Vec<CustomResourceDefinition>, serde_json::Error> {
     [
-        definition(
-            &Run::crd(),
-            &[
-                ("", rules::run_root()),
-                ("/properties/spec", rules::run_spec()),
-                ("/properties/spec/properties/env/items", vec![rules::env_value()]),
-            ],
-        ),
-        definition(
-            &Runtime::crd(),
-            &[("", rules::runtime_root()), ("/properties/spec", rules::runtime_spec())],
-        ),
-        definition(&RuntimeInstance::crd(), &[]),
+        definition(&Run::crd(), rules::run()),
+        definition(&Runtime::crd(), rules::runtime()),
+        definition(&RuntimeInstance::crd(), Vec::new()),
     ]
     .into_iter()
     .collect()
@@ -33,15 +24,15 @@ pub fn all() -> Result<Vec<CustomResourceDefinition>, serde_json::Error> {
 
 fn definition(
     crd: &CustomResourceDefinition,
-    rules: &[(&str, Vec<rules::Rule>)],
+    rules: Vec<rules::Placed>,
 ) -> Result<CustomResourceDefinition, serde_json::Error> {
     let mut value = serde_json::to_value(crd)?;
     let schema = &mut value["spec"]["versions"][0]["schema"]["openAPIV3Schema"];
     tidy(schema);
     for (at, rules) in rules {
-        if let Some(Value::Object(node)) = schema.pointer_mut(at) {
-            node.insert("x-kubernetes-validations".into(), serde_json::to_value(rules)?);
-        }
+        let node = schema.pointer_mut(&at).and_then(Value::as_object_mut);
+        let node = node.ok_or_else(|| serde_json::Error::custom(format!("no {at} for its rules")))?;
+        node.insert("x-kubernetes-validations".into(), serde_json::to_value(rules)?);
     }
     serde_json::from_value(value)
 }
@@ -234,19 +225,19 @@ mod tests {
     fn every_rule_names_a_field_of_the_schema() {
         for crd in all().unwrap() {
             let value = serde_json::to_value(&crd).unwrap();
-            let schema = &value["spec"]["versions"][0]["schema"]["openAPIV3Schema"];
-            for at in ["", "/properties/spec"] {
-                let node = schema.pointer(at).unwrap();
-                for rule in node["x-kubernetes-validations"].as_array().into_iter().flatten() {
-                    let path = rule["fieldPath"].as_str().unwrap_or_default();
-                    let field = path
-                        .split('.')
-                        .filter(|s| !s.is_empty())
-                        .try_fold(node, |n, step| n["properties"].get(step));
-                    assert!(field.is_some(), "{}: {path}", crd.spec.names.kind);
-                }
-            }
+            check_fields(&value["spec"]["versions"][0]["schema"]["openAPIV3Schema"]);
         }
+    }
+
+    fn check_fields(node: &Value) {
+        for rule in node["x-kubernetes-validations"].as_array().into_iter().flatten() {
+            let path = rule["fieldPath"].as_str().unwrap_or_default();
+            let steps = path.split('.').filter(|step| !step.is_empty());
+            let field = steps.fold(Some(node), |node, step| node?["properties"].get(step));
+            assert!(field.is_some(), "{path}: {}", rule["message"]);
+        }
+        let properties = node["properties"].as_object().into_iter().flat_map(|all| all.values());
+        properties.chain(node.get("items")).for_each(check_fields);
     }
 
     #[test]

@@ -1,8 +1,11 @@
 //! The CEL rules of the CRDs, with messages that name the field.
 //!
-//! Rules sit on the required `spec` (transition rules on optional fields would
-//! never see a removal). Immutability compares meaning, not spelling, so that a
-//! client which decodes and re-encodes the whole object is not refused.
+//! Immutability compares meaning, not spelling, so that a client which decodes and re-encodes the whole object is not
+//! refused.
+//!
+//! An API server evaluates every rule with every write, those of the status too, and each look at a field costs it what the
+//! object with that field has in fields. So a rule sits on the smallest object that it is about. A transition rule on an
+//! optional object sees neither its coming nor its going: for that there is one on the `spec` (see [`Group`]).
 
 use serde::Serialize;
 
@@ -20,6 +23,13 @@ pub struct Rule {
     /// Field that the error names, relative to where the rule sits.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub field_path: String,
+}
+
+impl Rule {
+    /// For a rule on the object `name`, whose message says the whole path.
+    fn below(self, name: &str) -> Self {
+        Self { message: format!("{name}.{}", self.message), ..self }
+    }
 }
 
 fn rule(path: &str, message: &str, rule: impl Into<String>) -> Rule {
@@ -54,33 +64,133 @@ fn value_or(subject: &str, path: &str, default: &str) -> String {
     format!("({} ? {subject}.{} : {default})", has(subject, path), cel(path))
 }
 
-fn immutable(path: &str, default: &str) -> Rule {
-    let (new, old) = (value_or("self", path, default), value_or("oldSelf", path, default));
-    rule(&format!(".{path}"), &format!("{path} is immutable"), format!("{new} == {old}"))
+/// How a field of the old object and of the new one are compared.
+#[derive(Debug, Clone, Copy)]
+enum Same {
+    /// An absent one is this CEL literal.
+    Value(&'static str),
+    /// A list or map, of which an absent one equals an empty one.
+    Collection,
+    /// A map of quantities.
+    Quantities,
+    /// An absent one is this duration.
+    Duration(&'static str),
+    /// Being there is all that counts.
+    Presence,
 }
 
-/// For lists and maps, of which an absent one equals an empty one. Written without an
-/// empty literal, whose element type would be unknown to the API server's cost estimate.
-fn immutable_collection(path: &str) -> Rule {
-    let filled = |subject: &str| format!("({} && size({subject}.{path}) > 0)", has(subject, path));
-    let (new, old) = (filled("self"), filled("oldSelf"));
-    rule(
-        &format!(".{path}"),
-        &format!("{path} is immutable"),
-        format!("{new} == {old} && (!{new} || self.{path} == oldSelf.{path})"),
-    )
+impl Same {
+    fn rule(self, path: &str) -> Rule {
+        rule(&format!(".{path}"), &format!("{path} is immutable"), self.exactly(path))
+    }
+
+    fn exactly(self, path: &str) -> String {
+        match self {
+            Self::Collection => {
+                let filled = filled("self", path);
+                format!("{} && (!{filled} || self.{path} == oldSelf.{path})", self.roughly(path))
+            }
+            Self::Quantities => quantities_unchanged(path),
+            Self::Duration(_) => {
+                // A malformed new value has the schema's message already.
+                let malformed = format!("({} && !self.{path}.matches('{PATTERN}'))", has("self", path));
+                format!("{malformed} || {}", self.roughly(path))
+            }
+            Self::Value(_) | Self::Presence => self.roughly(path),
+        }
+    }
+
+    /// Enough where one side is known to be absent.
+    fn roughly(self, path: &str) -> String {
+        let both = |side: &dyn Fn(&str) -> String| format!("{} == {}", side("self"), side("oldSelf"));
+        match self {
+            Self::Value(default) => both(&|subject| value_or(subject, path, default)),
+            Self::Collection | Self::Quantities => both(&|subject| filled(subject, path)),
+            Self::Duration(default) => both(&|subject| duration_of(subject, path, default)),
+            Self::Presence => both(&|subject| format!("({})", has(subject, path))),
+        }
+    }
 }
+
+/// Whether a list or map has entries. Written without an empty literal, whose element type would be unknown to the API
+/// server's cost estimate.
+fn filled(subject: &str, path: &str) -> String {
+    format!("({} && size({subject}.{path}) > 0)", has(subject, path))
+}
+
+/// An optional object of `Run.spec` whose fields are immutable.
+#[derive(Debug)]
+struct Group {
+    name: &'static str,
+    fields: &'static [(&'static str, Same)],
+}
+
+impl Group {
+    /// On the object: only where it was and is there.
+    fn rules(&self) -> Vec<Rule> {
+        self.fields.iter().map(|(path, same)| same.rule(path).below(self.name)).collect()
+    }
+
+    /// On the spec: where it came or went, it must mean what its absence means.
+    fn presence(&self) -> Rule {
+        let name = self.name;
+        let all: Vec<_> =
+            self.fields.iter().map(|(path, same)| same.roughly(&format!("{name}.{path}"))).collect();
+        let condition = format!("has(self.{name}) == has(oldSelf.{name}) || ({})", all.join(" && "));
+        rule(&format!(".{name}"), &format!("{name} is immutable"), condition)
+    }
+}
+
+const SOURCE: Group = Group {
+    name: "source",
+    fields: &[
+        ("inline", Same::Value("''")),
+        ("inlinePath", Same::Value("''")),
+        ("repoURL", Same::Value("''")),
+        ("commitSHA", Same::Value("''")),
+    ],
+};
+
+const MODE: Group = Group {
+    name: "mode",
+    fields: &[
+        ("function", Same::Presence),
+        ("task.entrypoint", Same::Value("''")),
+        ("task.args", Same::Collection),
+        ("function.handler", Same::Value("''")),
+        ("function.idleTimeoutSeconds", Same::Value("0")),
+    ],
+};
+
+const RETRY_POLICY: Group = Group {
+    name: "retryPolicy",
+    fields: &[
+        ("maxAttempts", Same::Value("1")),
+        ("maxInfrastructureRetries", Same::Value("0")),
+        ("retryableReasons", Same::Collection),
+        ("backoff", Same::Duration("0s")),
+    ],
+};
+
+const RESOURCES: Group =
+    Group { name: "resources", fields: &[("requests", Same::Quantities), ("limits", Same::Quantities)] };
+
+const WORKSPACE: Group = Group { name: "workspace", fields: &[("name", Same::Value("''"))] };
+
+/// Fields of the spec itself.
+const FIELDS: &[(&str, Same)] = &[
+    ("priority", Same::Value("0")),
+    ("submitter", Same::Value("''")),
+    ("account", Same::Value("''")),
+    ("queue", Same::Value("''")),
+    ("options", Same::Collection),
+    ("timeout", Same::Duration("0s")),
+    ("pendingTimeout", Same::Duration("0s")),
+];
 
 fn duration_of(subject: &str, path: &str, default: &str) -> String {
     let is_duration = format!("{} && {subject}.{path}.matches('{PATTERN}')", has(subject, path));
     format!("({is_duration} ? duration({subject}.{path}) : duration('{default}'))")
-}
-
-fn immutable_duration(path: &str, default: &str) -> Rule {
-    let (new, old) = (duration_of("self", path, default), duration_of("oldSelf", path, default));
-    // A malformed new value has the schema's message already.
-    let malformed = format!("({} && !self.{path}.matches('{PATTERN}'))", has("self", path));
-    rule(&format!(".{path}"), &format!("{path} is immutable"), format!("{malformed} || {new} == {old}"))
 }
 
 fn positive_duration(path: &str) -> Rule {
@@ -90,17 +200,13 @@ fn positive_duration(path: &str) -> Rule {
 
 /// Compares every quantity with the old one, which four conversions make so dear to API servers before 1.33
 /// (see [`not_negative`]) that their budget for one rule allows [`crate::crds::FEW`] of them.
-fn quantities_unchanged(path: &str) -> Rule {
+fn quantities_unchanged(path: &str) -> String {
     let (has_new, has_old) = (has("self", path), has("oldSelf", path));
     let (new, old) = (format!("self.{path}"), format!("oldSelf.{path}"));
-    rule(
-        &format!(".{path}"),
-        &format!("{path} is immutable"),
-        format!(
-            "({has_new} ? size({new}) : 0) == ({has_old} ? size({old}) : 0) && \
-             (!({has_new}) || {new}.all(k, k in {old} && \
-             quantity(string({new}[k])).compareTo(quantity(string({old}[k]))) == 0))"
-        ),
+    format!(
+        "({has_new} ? size({new}) : 0) == ({has_old} ? size({old}) : 0) && \
+         (!({has_new}) || {new}.all(k, k in {old} && \
+         quantity(string({new}[k])).compareTo(quantity(string({old}[k]))) == 0))"
     )
 }
 
@@ -130,30 +236,94 @@ fn unavailable(path: &str, condition: &str) -> Rule {
     rule(&format!(".{path}"), &format!("{path} is not available yet"), condition)
 }
 
-/// Rules on the Run as a whole.
-pub fn run_root() -> Vec<Rule> {
-    let terminal = "has(oldSelf.status) && has(oldSelf.status.phase) && \
-                    oldSelf.status.phase in ['Succeeded', 'Failed', 'Timeout', 'Cancelled']";
-    let same = |field: &str| {
-        format!(
-            "has(self.status.{field}) == has(oldSelf.status.{field}) && \
-             (!has(self.status.{field}) || self.status.{field} == oldSelf.status.{field})"
-        )
-    };
-    let field = |name: &str| {
-        rule(
-            ".status",
-            &format!("status.{name} is final once the Run has ended"),
-            format!("!({terminal}) || (has(self.status) && {})", same(name)),
-        )
-    };
-    vec![field("phase"), field("reason"), field("attempt")]
+/// Where rules sit in the schema, as a JSON pointer.
+pub type Placed = (String, Vec<Rule>);
+
+/// Every rule of the Run.
+pub fn run() -> Vec<Placed> {
+    let at = |name: &str| format!("/properties/spec/properties/{name}");
+    let mut placed = vec![
+        (String::new(), vec![status_stays()]),
+        ("/properties/status".to_owned(), vec![end_stays()]),
+        ("/properties/spec".to_owned(), run_spec()),
+        (at("runtime"), vec![rule("", "runtime is immutable", "self == oldSelf")]),
+        (at("env/items"), vec![env_value()]),
+    ];
+    for (group, mut rules) in [
+        (SOURCE, source()),
+        (MODE, mode()),
+        (RETRY_POLICY, Vec::new()),
+        (RESOURCES, resources()),
+        (WORKSPACE, Vec::new()),
+    ] {
+        rules.extend(group.rules());
+        placed.push((at(group.name), rules));
+    }
+    placed
 }
 
-/// Rules on `Run.spec`.
-pub fn run_spec() -> Vec<Rule> {
+const ENDED: &str = "in ['Succeeded', 'Failed', 'Timeout', 'Cancelled']";
+
+fn status_stays() -> Rule {
+    let terminal =
+        format!("has(oldSelf.status) && has(oldSelf.status.phase) && oldSelf.status.phase {ENDED}");
+    rule(
+        ".status",
+        "status is final once the Run has ended",
+        format!("has(self.status) || !({terminal})"),
+    )
+}
+
+fn end_stays() -> Rule {
+    let same = |field: &str| {
+        format!(
+            "has(self.{field}) == has(oldSelf.{field}) && (!has(self.{field}) || self.{field} == oldSelf.{field})"
+        )
+    };
+    let same = ["phase", "reason", "attempt"].map(same).join(" && ");
+    rule(
+        ".phase",
+        "status is final once the Run has ended: phase, reason and attempt stay",
+        format!("!(has(oldSelf.phase) && oldSelf.phase {ENDED}) || ({same})"),
+    )
+}
+
+fn source() -> Vec<Rule> {
+    let repo = "(has(self.repoURL) && self.repoURL != '')";
+    vec![
+        rule(
+            "",
+            "source takes inline or repoURL, not both",
+            format!("!(has(self.inline) && self.inline != '' && {repo})"),
+        ),
+        rule(
+            ".commitSHA",
+            "source.commitSHA needs source.repoURL",
+            format!("{} == '' || {repo}", value_or("self", "commitSHA", "''")),
+        ),
+        rule(
+            ".inlinePath",
+            "source.inlinePath must be relative, without empty, . or .. segments",
+            format!(
+                "{p} == '' || !{p}.split('/').exists(s, s in ['', '.', '..'])",
+                p = value_or("self", "inlinePath", "''")
+            ),
+        ),
+    ]
+}
+
+fn mode() -> Vec<Rule> {
+    vec![rule("", "mode takes task or function, not both", "!(has(self.task) && has(self.__function__))")]
+}
+
+fn resources() -> Vec<Rule> {
+    [not_negative("requests"), not_negative("limits"), limit_names("limits")]
+        .map(|rule| rule.below(RESOURCES.name))
+        .into()
+}
+
+fn run_spec() -> Vec<Rule> {
     let inline = "(has(self.source) && has(self.source.inline) && self.source.inline != '')";
-    let repo = "(has(self.source) && has(self.source.repoURL) && self.source.repoURL != '')";
     let function = "(has(self.mode) && has(self.mode.__function__))";
     let relative = |path: &str| {
         let value = value_or("self", path, "''");
@@ -161,43 +331,21 @@ pub fn run_spec() -> Vec<Rule> {
     };
     let mut rules = vec![
         unavailable("runtimeRef", "!has(self.runtimeRef)"),
-        rule(".source", "source takes inline or repoURL, not both", format!("!({inline} && {repo})")),
-        rule(
-            ".source.commitSHA",
-            "source.commitSHA needs source.repoURL",
-            format!("{} == '' || {repo}", value_or("self", "source.commitSHA", "''")),
-        ),
-        rule(
-            ".source.inlinePath",
-            "source.inlinePath must be relative, without empty, . or .. segments",
-            format!(
-                "{p} == '' || !{p}.split('/').exists(s, s in ['', '.', '..'])",
-                p = value_or("self", "source.inlinePath", "''")
-            ),
-        ),
         rule(
             ".source.inlinePath",
             "source.inlinePath goes with mode.function and source.inline, and with nothing else",
             format!("({} != '') == ({function} && {inline})", value_or("self", "source.inlinePath", "''")),
         ),
         rule(
-            ".mode",
-            "mode takes task or function, not both",
-            "!has(self.mode) || !(has(self.mode.task) && has(self.mode.__function__))",
-        ),
-        rule(
             ".mode.task.entrypoint",
             "mode.task.entrypoint must be relative, without .. segments",
-            format!("{inline} || ({})", relative("mode.task.entrypoint")),
+            format!("!has(self.mode) || {inline} || ({})", relative("mode.task.entrypoint")),
         ),
         rule(
             ".env",
             "env[].valueFrom is not available: give a literal value",
             "!has(self.env) || !self.env.exists(e, has(e.valueFrom))",
         ),
-        not_negative("resources.requests"),
-        not_negative("resources.limits"),
-        limit_names("resources.limits"),
         positive_duration("timeout"),
         positive_duration("pendingTimeout"),
         rule(
@@ -205,65 +353,35 @@ pub fn run_spec() -> Vec<Rule> {
             "cancelRequested cannot be taken back",
             "!(has(oldSelf.cancelRequested) && oldSelf.cancelRequested) || (has(self.cancelRequested) && self.cancelRequested)",
         ),
+        rule(
+            ".env",
+            "env is immutable",
+            "(has(self.env) ? size(self.env) : 0) == (has(oldSelf.env) ? size(oldSelf.env) : 0) && \
+             (!has(self.env) || self.env.all(e, oldSelf.env.exists(o, o.name == e.name)))",
+        ),
+        rule(
+            ".affinity",
+            "affinity is immutable",
+            "has(self.affinity) == has(oldSelf.affinity) && (!has(self.affinity) || self.affinity == oldSelf.affinity)",
+        ),
     ];
-    rules.extend(run_immutable());
+    rules.extend(FIELDS.iter().map(|(path, same)| same.rule(path)));
+    rules.extend([SOURCE, MODE, RETRY_POLICY, RESOURCES, WORKSPACE].map(|group| group.presence()));
     rules
 }
 
 /// Rule on one entry of `Run.spec.env`; entries are matched by name, so `oldSelf` is the same variable.
-pub fn env_value() -> Rule {
+fn env_value() -> Rule {
     let (new, old) = (value_or("self", "value", "''"), value_or("oldSelf", "value", "''"));
     rule(".value", "env[].value is immutable", format!("{new} == {old}"))
 }
 
-fn run_immutable() -> Vec<Rule> {
-    let mut rules: Vec<Rule> = [
-        ("runtime", "''"),
-        ("source.inline", "''"),
-        ("source.inlinePath", "''"),
-        ("source.repoURL", "''"),
-        ("source.commitSHA", "''"),
-        ("mode.task.entrypoint", "''"),
-        ("mode.function.handler", "''"),
-        ("mode.function.idleTimeoutSeconds", "0"),
-        ("retryPolicy.maxAttempts", "1"),
-        ("retryPolicy.maxInfrastructureRetries", "0"),
-        ("workspace.name", "''"),
-        ("priority", "0"),
-        ("submitter", "''"),
-        ("account", "''"),
-        ("queue", "''"),
-    ]
-    .into_iter()
-    .map(|(path, default)| immutable(path, default))
-    .collect();
-    rules.extend(["mode.task.args", "retryPolicy.retryableReasons", "options"].map(immutable_collection));
-    rules.push(rule(
-        ".mode",
-        "mode is immutable",
-        "(has(self.mode) && has(self.mode.__function__)) == (has(oldSelf.mode) && has(oldSelf.mode.__function__))",
-    ));
-    rules.push(rule(
-        ".env",
-        "env is immutable",
-        "(has(self.env) ? size(self.env) : 0) == (has(oldSelf.env) ? size(oldSelf.env) : 0) && \
-         (!has(self.env) || self.env.all(e, oldSelf.env.exists(o, o.name == e.name)))",
-    ));
-    rules.push(rule(
-        ".affinity",
-        "affinity is immutable",
-        "has(self.affinity) == has(oldSelf.affinity) && (!has(self.affinity) || self.affinity == oldSelf.affinity)",
-    ));
-    rules.push(quantities_unchanged("resources.requests"));
-    rules.push(quantities_unchanged("resources.limits"));
-    rules.push(immutable_duration("timeout", "0s"));
-    rules.push(immutable_duration("pendingTimeout", "0s"));
-    rules.push(immutable_duration("retryPolicy.backoff", "0s"));
-    rules
+/// Every rule of the Runtime.
+pub fn runtime() -> Vec<Placed> {
+    vec![(String::new(), runtime_root()), ("/properties/spec".to_owned(), runtime_spec())]
 }
 
-/// Rules on the Runtime as a whole.
-pub fn runtime_root() -> Vec<Rule> {
+fn runtime_root() -> Vec<Rule> {
     let most = bounds::RUNTIME_NAME;
     vec![rule(
         "",
@@ -272,8 +390,7 @@ pub fn runtime_root() -> Vec<Rule> {
     )]
 }
 
-/// Rules on `Runtime.spec`.
-pub fn runtime_spec() -> Vec<Rule> {
+fn runtime_spec() -> Vec<Rule> {
     let containers = "self.template.spec.containers";
     let mut rules = vec![
         rule(

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use anyhow::{Context as _, Result};
+use futures::stream::BoxStream;
 use futures::{StreamExt as _, TryStreamExt as _};
 use jiff::Timestamp;
 use kruntimes_api::Run;
@@ -46,19 +47,27 @@ impl Drop for Watch {
 }
 
 impl Watch {
-    /// Starts to watch. When the watch breaks, everybody who waits gets an error.
+    /// Starts to watch. A watch that breaks is followed by one from where it was; when that cannot be, everybody who waits
+    /// gets an error.
     pub async fn start(api: Api<Run>) -> Result<Self> {
         let version = api.list_metadata(&ListParams::default().limit(1)).await?.metadata.resource_version;
-        let version = version.context("the list of Runs has no resource version")?;
-        let mut events = api.watch(&WatchParams::default().timeout(290), &version).await?.boxed();
+        let mut version = version.context("the list of Runs has no resource version")?;
+        let params = WatchParams::default().timeout(290);
+        let mut events = api.watch(&params, &version).await?.boxed();
         let expected = All::default();
         let seen = Arc::clone(&expected);
         let task = tokio::spawn(async move {
-            while let Ok(Some(event)) = events.try_next().await {
-                if let WatchEvent::Added(run) | WatchEvent::Modified(run) = event {
-                    see(&seen, run);
+            let error = loop {
+                match follow(events, &seen, &mut version).await {
+                    Ok(why) => eprintln!("the watch of the Runs broke ({why}): opening another"),
+                    Err(error) => break error,
                 }
-            }
+                match api.watch(&params, &version).await {
+                    Ok(next) => events = next.boxed(),
+                    Err(error) => break error.to_string(),
+                }
+            };
+            eprintln!("the Runs cannot be watched any more: {error}");
             lock(&seen).clear();
         });
         Ok(Self { expected, task: task.abort_handle() })
@@ -69,6 +78,30 @@ impl Watch {
         let (waiter, end) = oneshot::channel();
         lock(&self.expected).insert(name.to_owned(), Expected { writes: 0, waiter: Some(waiter) });
         end
+    }
+}
+
+/// Until the watch breaks: says why, and leaves the version of the last event in `version`. An error is the API server's own
+/// word that it cannot go on from there.
+async fn follow(
+    mut events: BoxStream<'static, kube::Result<WatchEvent<Run>>>,
+    seen: &All,
+    version: &mut String,
+) -> Result<String, String> {
+    loop {
+        match events.try_next().await {
+            Ok(Some(WatchEvent::Added(run) | WatchEvent::Modified(run))) => {
+                version.clone_from(&run.resource_version().unwrap_or_default());
+                see(seen, run);
+            }
+            Ok(Some(WatchEvent::Deleted(run))) => {
+                version.clone_from(&run.resource_version().unwrap_or_default());
+            }
+            Ok(Some(WatchEvent::Bookmark(mark))) => version.clone_from(&mark.metadata.resource_version),
+            Ok(Some(WatchEvent::Error(status))) => return Err(status.to_string()),
+            Ok(None) => return Ok("it was closed".to_owned()),
+            Err(error) => return Ok(error.to_string()),
+        }
     }
 }
 

@@ -20,23 +20,8 @@ use crate::node::Node;
 use crate::packages;
 use crate::process::{run, text, write};
 
-/// A program that has an image: a target of the Dockerfile, and the cargo package that builds it.
-#[derive(Clone, Copy, Debug)]
-pub struct ImageSource {
-    /// Of the program, of the Dockerfile's target and of the image.
-    pub name: &'static str,
-    pub package: &'static str,
-}
-
-/// Every image of the project.
-pub const IMAGES: [ImageSource; 6] = [
-    ImageSource { name: "scheduler", package: "control-plane" },
-    ImageSource { name: "controller", package: "control-plane" },
-    ImageSource { name: "runtimed", package: "runtimed" },
-    ImageSource { name: "bash-server", package: "bash-server" },
-    ImageSource { name: "python-server", package: "python-server" },
-    ImageSource { name: "krt", package: "krt" },
-];
+/// Every program that has an image: the name is also that of the Dockerfile's target and of the image.
+pub const IMAGES: [&str; 6] = ["scheduler", "controller", "runtimed", "bash-server", "python-server", "krt"];
 
 /// What the base image holds beside Debian's minimum; the Dockerfile installs what a base lacks, which needs a network.
 const BASE_PACKAGES: &str = "bash,ca-certificates,git,openssh-client,python3";
@@ -66,12 +51,12 @@ pub enum Programs {
 /// An unknown name; missing programs, Debian packages or rights; what cargo, buildah or containerd refused.
 pub fn load(node: &Node, names: &[String], programs: &Programs) -> Result<()> {
     let started = Instant::now();
-    if let Some(unknown) = names.iter().find(|&name| !IMAGES.iter().any(|image| image.name == name)) {
-        bail!("no image is called {unknown:?}: there are {}", IMAGES.map(|image| image.name).join(", "));
+    if let Some(unknown) = names.iter().find(|&name| !IMAGES.contains(&name.as_str())) {
+        bail!("no image is called {unknown:?}: there are {}", IMAGES.join(", "));
     }
-    let wanted: Vec<ImageSource> = IMAGES
+    let wanted: Vec<&str> = IMAGES
         .into_iter()
-        .filter(|image| names.is_empty() || names.iter().any(|name| name == image.name))
+        .filter(|image| names.is_empty() || names.iter().any(|name| name == image))
         .collect();
     let buildah = Buildah::new()?;
     let base = buildah.ensure_base()?;
@@ -81,7 +66,7 @@ pub fn load(node: &Node, names: &[String], programs: &Programs) -> Result<()> {
     collect(&wanted, programs, &binaries)?;
     let mut archive = Archive::new(work.path().join("archive"))?;
     for image in &wanted {
-        let name = image_name(image.name);
+        let name = image_name(image);
         run(buildah
             .command("build")
             .args([
@@ -89,14 +74,14 @@ pub fn load(node: &Node, names: &[String], programs: &Programs) -> Result<()> {
                 "--build-arg",
                 &format!("BASE={base}"),
                 "--target",
-                image.name,
+                image,
                 "--tag",
                 &name,
                 "--file",
             ])
             .arg(workspace()?.join("images/Dockerfile"))
             .arg(&binaries))?;
-        let pushed = work.path().join(image.name);
+        let pushed = work.path().join(image);
         buildah.push(&name, &format!("dir:{}", pushed.display()))?;
         archive.add(&pushed, &name)?;
         // Only the base is worth keeping: the rest is made again in a moment.
@@ -105,7 +90,7 @@ pub fn load(node: &Node, names: &[String], programs: &Programs) -> Result<()> {
     archive.import(node)?;
     eprintln!("loaded after {:.1} s:", started.elapsed().as_secs_f64());
     for image in wanted {
-        println!("{}", image_name(image.name));
+        println!("{}", image_name(image));
     }
     Ok(())
 }
@@ -220,30 +205,32 @@ impl Buildah {
 }
 
 /// Puts the programs into a folder, without their debug information: an image of 100 MB of it helps nobody.
-fn collect(images: &[ImageSource], programs: &Programs, to: &Path) -> Result<()> {
+fn collect(images: &[&str], programs: &Programs, to: &Path) -> Result<()> {
     let files = match programs {
-        Programs::Folder(folder) => images.iter().map(|image| folder.join(image.name)).collect(),
-        Programs::Dev => compile(images, false)?,
-        Programs::Release => compile(images, true)?,
+        Programs::Folder(folder) => images.iter().map(|image| folder.join(image)).collect(),
+        Programs::Dev => compile(false)?,
+        Programs::Release => compile(true)?,
     };
     for image in images {
-        let program = files.iter().find(|file| file.ends_with(image.name));
-        let program = program.with_context(|| format!("cargo built no program {}", image.name))?;
-        run(Command::new("strip").arg("-o").arg(to.join(image.name)).arg(program))?;
+        let program = files.iter().find(|file| file.ends_with(image));
+        let program = program.with_context(|| format!("cargo built no program {image}"))?;
+        run(Command::new("strip").arg("-o").arg(to.join(image)).arg(program))?;
     }
     Ok(())
 }
 
-/// Builds the programs and says where they are.
-fn compile(images: &[ImageSource], release: bool) -> Result<Vec<PathBuf>> {
+/// Builds the selections that tests and benchmarks build (others would have the dependencies built once more), and says where
+/// the programs are.
+fn compile(release: bool) -> Result<Vec<PathBuf>> {
     let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    cargo.current_dir(workspace()?).args(["build", "--message-format=json-render-diagnostics"]);
-    if release {
-        cargo.arg("--release");
-    }
-    for image in images {
-        cargo.args(["--package", image.package, "--bin", image.name]);
-    }
+    cargo.current_dir(workspace()?).args([
+        "build",
+        "--locked",
+        "--workspace",
+        "--bins",
+        "--message-format=json-render-diagnostics",
+    ]);
+    cargo.arg(if release { "--release" } else { "--tests" });
     let built = cargo.stderr(Stdio::inherit()).output().context("cannot start cargo")?;
     if !built.status.success() {
         bail!("cargo could not build the programs ({})", built.status);

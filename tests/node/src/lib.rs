@@ -32,7 +32,7 @@ mod process;
 pub use api_server::ApiServer;
 pub use cli::{NodeArgs, NodeCommand, main};
 pub use go::{cache_folder, ensure_helm, ensure_kubectl, ensure_kubernetes};
-pub use images::{IMAGES, ImageSource, Programs, image_name, load};
+pub use images::{IMAGES, Programs, image_name, load};
 pub use layout::Mode;
 pub use node::{Node, default_folder};
 pub use rustix::process::Signal;

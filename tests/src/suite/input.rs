@@ -74,13 +74,18 @@ async fn refused(cluster: Cluster) -> anyhow::Result<()> {
 
 async fn immutable(cluster: Cluster) -> anyhow::Result<()> {
     let env = json!([{"name": "A", "value": "1"}, {"name": "B"}]);
-    let spec = json!({"suspend": true, "env": env, "timeout": "60s", "priority": 1, "resources": {"requests": {"cpu": "500m"}}});
+    let spec = json!({"suspend": true, "env": env, "timeout": "60s", "priority": 1, "resources": {"requests": {"cpu": "500m"}},
+        "mode": {"task": {"args": ["a"]}}});
     cluster.submit("r", bash_with("true", spec)).await?;
     let allowed = [
         json!({"timeout": "1m0s"}),
         json!({"env": [{"name": "A", "value": "1"}, {"name": "B", "value": ""}]}),
         json!({"resources": {"requests": {"cpu": "0.5"}}}),
+        json!({"retryPolicy": {"maxAttempts": 1, "backoff": null}}),
+        json!({"retryPolicy": null}),
         json!({"retryPolicy": {}}),
+        json!({"options": {}}),
+        json!({"mode": {"task": {"entrypoint": ""}}}),
         json!({"ttlSecondsAfterFinished": 100}),
         json!({"cancelRequested": false}),
     ];
@@ -97,6 +102,12 @@ async fn immutable(cluster: Cluster) -> anyhow::Result<()> {
         ("inline", json!({"source": {"inline": "false"}})),
         ("requests", json!({"resources": {"requests": {"cpu": "600m"}}})),
         ("args", json!({"mode": {"task": {"args": ["x"]}}})),
+        ("mode", json!({"mode": null})),
+        ("source", json!({"source": null})),
+        ("resources", json!({"resources": null})),
+        ("maxAttempts", json!({"retryPolicy": {"maxAttempts": 2}})),
+        ("workspace", json!({"workspace": {"name": "w"}})),
+        ("options", json!({"options": {"a": "b"}})),
     ];
     for (field, spec) in refused {
         match cluster.patch_spec("r", spec.clone()).await {
