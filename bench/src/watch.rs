@@ -58,17 +58,19 @@ impl Watch {
         let seen = Arc::clone(&expected);
         let task = tokio::spawn(async move {
             let error = loop {
-                match follow(events, &seen, &mut version).await {
-                    Ok(why) => eprintln!("the watch of the Runs broke ({why}): opening another"),
-                    Err(error) => break error,
+                if let Err(error) = follow(events, &seen, &mut version).await {
+                    break error;
                 }
                 match api.watch(&params, &version).await {
                     Ok(next) => events = next.boxed(),
                     Err(error) => break error.to_string(),
                 }
             };
-            eprintln!("the Runs cannot be watched any more: {error}");
-            lock(&seen).clear();
+            let awaited = std::mem::take(&mut *lock(&seen)).into_values().any(|run| run.waiter.is_some());
+            // At the end the platform goes first.
+            if awaited {
+                eprintln!("the Runs cannot be watched any more: {error}");
+            }
         });
         Ok(Self { expected, task: task.abort_handle() })
     }
@@ -81,13 +83,13 @@ impl Watch {
     }
 }
 
-/// Until the watch breaks: says why, and leaves the version of the last event in `version`. An error is the API server's own
-/// word that it cannot go on from there.
+/// Until the watch breaks; `version` is that of the last event then. An error is the API server's word that it cannot go on
+/// from there.
 async fn follow(
     mut events: BoxStream<'static, kube::Result<WatchEvent<Run>>>,
     seen: &All,
     version: &mut String,
-) -> Result<String, String> {
+) -> Result<(), String> {
     loop {
         match events.try_next().await {
             Ok(Some(WatchEvent::Added(run) | WatchEvent::Modified(run))) => {
@@ -99,8 +101,7 @@ async fn follow(
             }
             Ok(Some(WatchEvent::Bookmark(mark))) => version.clone_from(&mark.metadata.resource_version),
             Ok(Some(WatchEvent::Error(status))) => return Err(status.to_string()),
-            Ok(None) => return Ok("it was closed".to_owned()),
-            Err(error) => return Ok(error.to_string()),
+            Ok(None) | Err(_) => return Ok(()),
         }
     }
 }
