@@ -232,8 +232,8 @@ mod tests {
     fn check_fields(node: &Value) {
         for rule in node["x-kubernetes-validations"].as_array().into_iter().flatten() {
             let path = rule["fieldPath"].as_str().unwrap_or_default();
-            let steps = path.split('.').filter(|step| !step.is_empty());
-            let field = steps.fold(Some(node), |node, step| node?["properties"].get(step));
+            let mut steps = path.split('.').filter(|step| !step.is_empty());
+            let field = steps.try_fold(node, |node, step| node["properties"].get(step));
             assert!(field.is_some(), "{path}: {}", rule["message"]);
         }
         let properties = node["properties"].as_object().into_iter().flat_map(|all| all.values());

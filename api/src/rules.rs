@@ -267,11 +267,7 @@ const ENDED: &str = "in ['Succeeded', 'Failed', 'Timeout', 'Cancelled']";
 fn status_stays() -> Rule {
     let terminal =
         format!("has(oldSelf.status) && has(oldSelf.status.phase) && oldSelf.status.phase {ENDED}");
-    rule(
-        ".status",
-        "status is final once the Run has ended",
-        format!("has(self.status) || !({terminal})"),
-    )
+    rule(".status", "status is final once the Run has ended", format!("has(self.status) || !({terminal})"))
 }
 
 fn end_stays() -> Rule {

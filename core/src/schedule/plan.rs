@@ -44,7 +44,8 @@ impl Scheduler {
             }
         }
         // One that is due and has no budget waits for whoever brings some.
-        let note = self.note_at.checked_sub(now.mono).filter(|wait| !self.notes.is_empty() && !wait.is_zero());
+        let note =
+            self.note_at.checked_sub(now.mono).filter(|wait| !self.notes.is_empty() && !wait.is_zero());
         let next = [self.timers.next(now), note].into_iter().flatten().min();
         Plan { decisions, next }
     }
