@@ -347,7 +347,7 @@ async fn at_random<P: Hurt>(cluster: Cluster, place: Arc<P>) -> anyhow::Result<(
         [Victim::Scheduler, Victim::Runtimed, Victim::Controller, Victim::Runtimed, Victim::Scheduler]
     {
         pause(Duration::from_millis(700)).await;
-        place.kill(victim)?;
+        hurt(place.as_ref(), victim).await?;
     }
     for name in &names {
         check(&cluster.end(name).await?, 1).with_context(|| name.clone())?;

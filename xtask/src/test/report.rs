@@ -98,6 +98,8 @@ impl Reader {
         } else if let Some((test, outcome)) =
             line.strip_prefix("test ").and_then(|rest| rest.rsplit_once(" ... "))
         {
+            // Some harnesses fill names up to the longest.
+            let test = test.trim_end();
             self.test = test.to_owned();
             if outcome == "FAILED" {
                 report.failures.push(test.to_owned());
@@ -148,7 +150,7 @@ running 4 tests
 test a::first ... ok
 test a::second ... ok
 test a::third ... ignored, needs a GPU
-test a::fourth ... FAILED
+test a::fourth     ... FAILED
 
 successes:
 
