@@ -52,8 +52,6 @@ impl Runs {
 
     /// `clients` submit and wait for the end before each submits the next.
     pub async fn one_by_one(&mut self, prefix: &str, count: usize, clients: usize) -> Result<Vec<Ended>> {
-        // A watch of its own for each measurement: none grows old.
-        self.watch = Watch::start(self.api.clone()).await?;
         let (api, watch) = (&self.api, &self.watch);
         let all = stream::iter((0..count).map(|i| async move {
             let sent = submit(api, watch, format!("{prefix}-{i}")).await?;
@@ -65,7 +63,6 @@ impl Runs {
 
     /// `clients` submit and do not wait; then all are waited for.
     pub async fn batch(&mut self, prefix: &str, count: usize, clients: usize) -> Result<Vec<Ended>> {
-        self.watch = Watch::start(self.api.clone()).await?;
         let (api, watch) = (&self.api, &self.watch);
         let sent: Vec<Sent> = stream::iter((0..count).map(|i| submit(api, watch, format!("{prefix}-{i}"))))
             .buffer_unordered(clients)

@@ -4,12 +4,12 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-use anyhow::{Context as _, Result};
-use futures::stream::BoxStream;
+use anyhow::Result;
 use futures::{StreamExt as _, TryStreamExt as _};
 use jiff::Timestamp;
 use kruntimes_api::Run;
-use kube::api::{ListParams, WatchEvent, WatchParams};
+use kube::runtime::WatchStreamExt as _;
+use kube::runtime::watcher::{Config, Event, watcher};
 use kube::{Api, ResourceExt as _};
 use tokio::sync::oneshot;
 use tokio::task::AbortHandle;
@@ -47,29 +47,20 @@ impl Drop for Watch {
 }
 
 impl Watch {
-    /// Starts to watch. A watch that breaks is followed by one from where it was; when that cannot be, everybody who waits
-    /// gets an error.
+    /// Starts to watch: what comes after this is seen. The watch goes on where it broke; when the API server no longer knows
+    /// what came since, everybody who waits gets an error.
     pub async fn start(api: Api<Run>) -> Result<Self> {
-        let version = api.list_metadata(&ListParams::default().limit(1)).await?.metadata.resource_version;
-        let mut version = version.context("the list of Runs has no resource version")?;
-        let params = WatchParams::default().timeout(290);
-        let mut events = api.watch(&params, &version).await?.boxed();
+        let mut events = watcher(api, Config::default()).default_backoff().boxed();
+        while !matches!(events.try_next().await?, Some(Event::InitDone)) {}
         let expected = All::default();
         let seen = Arc::clone(&expected);
         let task = tokio::spawn(async move {
-            let error = loop {
-                if let Err(error) = follow(events, &seen, &mut version).await {
-                    break error;
+            while let Some(event) = events.next().await {
+                match event {
+                    Ok(Event::Apply(run)) => see(&seen, run),
+                    Ok(Event::Init) => lock(&seen).clear(),
+                    Ok(_) | Err(_) => {}
                 }
-                match api.watch(&params, &version).await {
-                    Ok(next) => events = next.boxed(),
-                    Err(error) => break error.to_string(),
-                }
-            };
-            let awaited = std::mem::take(&mut *lock(&seen)).into_values().any(|run| run.waiter.is_some());
-            // At the end the platform goes first.
-            if awaited {
-                eprintln!("the Runs cannot be watched any more: {error}");
             }
         });
         Ok(Self { expected, task: task.abort_handle() })
@@ -80,29 +71,6 @@ impl Watch {
         let (waiter, end) = oneshot::channel();
         lock(&self.expected).insert(name.to_owned(), Expected { writes: 0, waiter: Some(waiter) });
         end
-    }
-}
-
-/// Until the watch breaks; `version` is that of the last event then. An error is the API server's word that it cannot go on
-/// from there.
-async fn follow(
-    mut events: BoxStream<'static, kube::Result<WatchEvent<Run>>>,
-    seen: &All,
-    version: &mut String,
-) -> Result<(), String> {
-    loop {
-        match events.try_next().await {
-            Ok(Some(WatchEvent::Added(run) | WatchEvent::Modified(run))) => {
-                version.clone_from(&run.resource_version().unwrap_or_default());
-                see(seen, run);
-            }
-            Ok(Some(WatchEvent::Deleted(run))) => {
-                version.clone_from(&run.resource_version().unwrap_or_default());
-            }
-            Ok(Some(WatchEvent::Bookmark(mark))) => version.clone_from(&mark.metadata.resource_version),
-            Ok(Some(WatchEvent::Error(status))) => return Err(status.to_string()),
-            Ok(None) | Err(_) => return Ok(()),
-        }
     }
 }
 

@@ -7,7 +7,7 @@
 
 use std::fs;
 use std::io::{Read as _, Seek as _, SeekFrom, Write as _};
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -172,7 +172,11 @@ fn used() -> Duration {
 }
 
 fn disk() -> Outcome {
-    let path = Path::new("filler");
+    // Where whoever looks for it must make it readable first.
+    let hidden = Path::new("hidden");
+    let closed = fs::Permissions::from_mode(0o300);
+    fs::create_dir(hidden).and_then(|()| fs::set_permissions(hidden, closed)).map_err(why(hidden))?;
+    let path = &hidden.join("filler");
     let mut file = fs::File::create(path).map_err(why(path))?;
     for _ in 0..DISK / STEP {
         file.write_all(&vec![7; STEP]).map_err(why(path))?;

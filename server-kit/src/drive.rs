@@ -28,6 +28,11 @@ use crate::usage::Measured;
 /// How long a start may wait for a process before the execution is refused.
 const START_PATIENCE: Duration = Duration::from_secs(2);
 
+/// How soon a supervisor must have begun, or ended everything, before it is looked after.
+const LOOK_AFTER: Duration = Duration::from_secs(1);
+/// How long it may take to end everything, which is longer than it tries by itself.
+const END_PATIENCE: Duration = Duration::from_secs(35);
+
 impl From<ConfineError> for LaunchError {
     fn from(error: ConfineError) -> Self {
         match error {
@@ -67,6 +72,12 @@ struct Started {
     police: Police,
     /// Samples that were ordered, oldest first: whether they are for watchers.
     samples: VecDeque<bool>,
+    /// When its process began.
+    since: Option<Instant>,
+    /// While its supervisor must say something soon: when to look after it.
+    look_after: Option<Instant>,
+    /// Set with the order to end everything: until when it may take.
+    end_by: Option<Instant>,
 }
 
 /// What the loop waits for.
@@ -75,6 +86,24 @@ enum Event {
     Command(Command),
     Timer(Timer),
     Police(Finding),
+    /// The supervisor has not said what it should have.
+    Silent,
+}
+
+impl Started {
+    /// The supervisor has not said that it began, or that everything has ended. A Run with the server's rights can stop it,
+    /// where the kernel lets signals through: it goes on then, or is ended at last, and the nursery ends what it leaves.
+    fn look_after(&mut self) {
+        let now = Instant::now();
+        self.look_after = Some(now + LOOK_AFTER);
+        match self.end_by {
+            Some(end_by) if now > end_by => self.control.end(),
+            _ => self.control.wake(),
+        }
+        if let Some(leaf) = self.confinement.leaf.as_ref().filter(|_| self.end_by.is_some()) {
+            leaf.end();
+        }
+    }
 }
 
 impl Drive {
@@ -163,13 +192,23 @@ impl Drive {
         let mut confinement = Confinement::default();
         match self.hand_over(&mut command, streams, &mut confinement).await {
             Ok(control) => {
-                let police = Police::new(&confinement, &self.run.job().working_dir);
+                let working_dir = &self.run.job().working_dir;
+                let own = self.engine.ladder.fencing().own_folder(working_dir);
+                let police = Police::new(&confinement, own.as_deref().unwrap_or(working_dir));
                 let pumps = pipes.drain();
-                let samples = VecDeque::new();
-                Ok(Some(Started { control, pumps, confinement, police, samples }))
+                Ok(Some(Started {
+                    control,
+                    pumps,
+                    confinement,
+                    police,
+                    samples: VecDeque::new(),
+                    since: None,
+                    look_after: Some(Instant::now() + LOOK_AFTER),
+                    end_by: None,
+                }))
             }
             Err(error) => {
-                confinement.release().await;
+                confinement.release(true).await;
                 Err(error)
             }
         }
@@ -196,6 +235,7 @@ impl Drive {
             Ok(Ok(control)) => Ok(control),
             Ok(Err(error)) => Err(LaunchError::Unavailable(error.to_string())),
             Err(_) => {
+                self.engine.pool.wake();
                 let trouble = self.engine.pool.trouble().unwrap_or_else(|| "no process in time".to_owned());
                 Err(LaunchError::Unavailable(trouble))
             }
@@ -208,6 +248,8 @@ impl Drive {
             match self.next(&mut started).await {
                 Event::Report(Some(Report::Started { at, pid })) => {
                     self.refill();
+                    started.since = Some(Instant::now());
+                    started.look_after = None;
                     started.police.may_fill(started.control.given());
                     self.engine.counts.start_seconds.observe(self.run.received.elapsed().as_secs_f64());
                     tracing::debug!(id = self.run.job().id, pid, "started");
@@ -219,8 +261,14 @@ impl Drive {
                 }
                 Event::Report(last) => break last,
                 Event::Command(Command::Order(order)) => {
-                    if order == Order::Sample {
-                        started.samples.push_back(true);
+                    match order {
+                        Order::Sample => started.samples.push_back(true),
+                        Order::Kill => {
+                            let now = Instant::now();
+                            started.look_after = Some(now + LOOK_AFTER);
+                            started.end_by.get_or_insert(now + END_PATIENCE);
+                        }
+                        Order::Signal(_) => {}
                     }
                     started.control.order(order);
                 }
@@ -233,8 +281,9 @@ impl Drive {
                     started.samples.push_back(false);
                     started.control.order(Order::Sample);
                 }
-                Event::Police(Finding::Measure) => {}
+                Event::Police(Finding::Measure) => started.control.wake(),
                 Event::Police(Finding::Broken(breach)) => self.broken(breach),
+                Event::Silent => started.look_after(),
             }
         };
         self.end(started, last).await;
@@ -264,7 +313,8 @@ impl Drive {
 
     /// The supervisor has said its last word, or is gone without one.
     async fn end(&mut self, started: Started, last: Option<Report>) {
-        let Started { mut control, pumps, confinement, police, .. } = started;
+        let Started { mut control, pumps, confinement, police, since, .. } = started;
+        let wall = since.and_then(|since| u64::try_from(since.elapsed().as_micros()).ok());
         let leaf = confinement.leaf.as_ref();
         let mut proven = true;
         if last.is_none() {
@@ -285,16 +335,16 @@ impl Drive {
         let signal = if let Some(Report::Ended(end)) = last { end.signal } else { 0 };
         let (breach, storage_peak) = police.last_look(&group, signal).await;
         pumps.finish().await;
-        confinement.release().await;
-        self.give_back(match last {
-            Some(Report::Ended(end)) => end.proven,
-            _ => proven,
-        });
+        if let Some(Report::Ended(end)) = last {
+            proven &= end.proven;
+        }
+        confinement.release(proven).await;
+        self.give_back(proven);
         let slot = self.slot;
         self.engine.decide(|table| {
             let actions = match last {
                 Some(Report::Ended(end)) => {
-                    let end = Ended { proven: end.proven && proven, ..end };
+                    let end = Ended { proven, ..end };
                     let (wall, rusage) = (Some(end.wall), Some(end.counters));
                     let measured = Measured { wall, rusage, group, storage_peak };
                     table.ended(slot, Found { end, measured, breach })
@@ -303,7 +353,7 @@ impl Drive {
                     let (code, message) = self.explain(step, errno);
                     table.start_failed(slot, at, code, message)
                 }
-                _ => table.lost(slot, unix_micros(), proven, group),
+                _ => table.lost(slot, unix_micros(), wall, proven, group),
             };
             ((), actions)
         });
@@ -319,7 +369,13 @@ impl Drive {
     }
 
     async fn next(&mut self, started: &mut Started) -> Event {
-        let Started { control, confinement, police, .. } = started;
+        let Started { control, confinement, police, look_after, .. } = started;
+        let silent = async {
+            match look_after {
+                Some(at) => sleep_until(*at).await,
+                None => std::future::pending().await,
+            }
+        };
         let due = self
             .timers
             .iter()
@@ -340,6 +396,7 @@ impl Drive {
             report = control.report() => Event::Report(report),
             Some(command) = self.commands.recv() => Event::Command(command),
             index = timer => Event::Timer(self.timers.swap_remove(index).1),
+            () = silent => Event::Silent,
             finding = police.look(confinement.leaf.as_ref()) => Event::Police(finding),
         }
     }

@@ -262,7 +262,7 @@ impl Engine {
     fn told(&self, id: &ExecutionId, entry: &Entry<Arc<Run>>) -> StatusResponse {
         let mut status = status::status(id, entry, self.isolation(&entry.payload));
         if let Some(allocation) = entry.payload.allocation.get() {
-            allocation.tell(&mut status, unix_micros());
+            allocation.tell(&mut status, Instant::now());
         }
         status
     }

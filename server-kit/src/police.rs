@@ -5,7 +5,6 @@
 //! `/tmp` and a `/dev/shm` of its own is both: storage, and memory, which control groups count by themselves.
 
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::{DirEntryExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,7 +12,7 @@ use std::time::Duration;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
-use crate::isolation::{Bounds, Breach, Confinement, GroupCounters, Leaf, Rooms};
+use crate::isolation::{Bounds, Breach, Confinement, GroupCounters, Leaf, Rooms, folder};
 use crate::supervisor::wire::Counters;
 
 /// Between two looks.
@@ -44,7 +43,7 @@ pub(crate) struct Police {
 enum Walk {
     Off,
     From(Instant),
-    Now { since: Instant, task: JoinHandle<u64> },
+    Now { since: Instant, task: JoinHandle<Option<u64>> },
 }
 
 /// What to do.
@@ -102,7 +101,7 @@ impl Police {
                         tokio::time::sleep_until(*at).await;
                         None
                     }
-                    Walk::Now { task, .. } => Some(task.await.unwrap_or(0)),
+                    Walk::Now { task, .. } => Some(task.await.unwrap_or(Some(0))),
                 }
             };
             let used = tokio::select! {
@@ -124,12 +123,12 @@ impl Police {
         }
     }
 
-    /// A walk is due, or brought a number.
-    fn walked(&mut self, used: Option<u64>) -> Option<Breach> {
+    /// A walk is due, or brought what [`stored`] says.
+    fn walked(&mut self, used: Option<Option<u64>>) -> Option<Breach> {
         let now = Instant::now();
         let Some(used) = used else {
             let (directory, rooms) = (self.directory.clone(), Arc::clone(&self.rooms));
-            let task = tokio::task::spawn_blocking(move || occupied(&directory) + rooms.used());
+            let task = tokio::task::spawn_blocking(move || stored(&directory, &rooms));
             self.walk = Walk::Now { since: now, task };
             return None;
         };
@@ -139,7 +138,8 @@ impl Police {
         self.stored(used)
     }
 
-    fn stored(&mut self, used: u64) -> Option<Breach> {
+    fn stored(&mut self, used: Option<u64>) -> Option<Breach> {
+        let Some(used) = used else { return Some(self.bounds.storage_too_deep()) };
         self.storage_peak = Some(self.storage_peak.unwrap_or(0).max(used));
         (used > self.bounds.storage?).then(|| self.bounds.too_much_storage(self.storage_peak))
     }
@@ -190,13 +190,15 @@ impl Police {
         let mut breach = self.refused(counters);
         if let Some(limit) = self.bounds.memory.filter(|_| self.policed) {
             // Its processes' own memory is gone with them; this is still there.
-            let left = Some(self.rooms.used()).filter(|left| *left > limit);
-            breach = breach.or(left.map(|left| self.bounds.out_of_memory(Some(left), true)));
+            let left = self.rooms.used();
+            if left.is_none_or(|left| left > limit) {
+                breach = breach.or_else(|| Some(self.bounds.out_of_memory(left, true)));
+            }
         }
         if self.bounds.storage.is_some() {
             let (directory, rooms) = (std::mem::take(&mut self.directory), Arc::clone(&self.rooms));
-            let walk = tokio::task::spawn_blocking(move || occupied(&directory) + rooms.used());
-            let stored = self.stored(walk.await.unwrap_or(0));
+            let walk = tokio::task::spawn_blocking(move || stored(&directory, &rooms));
+            let stored = self.stored(walk.await.unwrap_or(Some(0)));
             breach = breach.or(stored);
             if self.bounded_files && signal == nix::libc::SIGXFSZ {
                 breach = breach.or_else(|| Some(self.bounds.too_large_a_file(self.storage_peak)));
@@ -206,27 +208,11 @@ impl Police {
     }
 }
 
-/// Bytes on the disk of everything below `directory` on its own file system; links are not followed. A file
-/// with several names there counts once for each.
-fn occupied(directory: &Path) -> u64 {
-    let Ok(own) = std::fs::symlink_metadata(directory) else { return 0 };
-    let mut total = 0;
-    let mut open = vec![directory.to_owned()];
-    while let Some(folder) = open.pop() {
-        let Ok(entries) = std::fs::read_dir(&folder) else { continue };
-        for entry in entries.flatten() {
-            let Ok(metadata) = entry.metadata() else { continue };
-            if metadata.dev() != own.dev() || entry.ino() == own.ino() {
-                continue;
-            }
-            // Units of 512 bytes, whatever the file system's block size (stat(2)).
-            total += metadata.blocks() * 512;
-            if metadata.is_dir() {
-                open.push(entry.path());
-            }
-        }
-    }
-    total
+/// Bytes on the disk of everything below `directory` on its own file system, and in `rooms`; `None` as
+/// [`folder::occupied`] says.
+fn stored(directory: &Path, rooms: &Rooms) -> Option<u64> {
+    let Ok(own) = rustix::fs::lstat(directory) else { return rooms.used() };
+    Some(folder::occupied(directory, |stat| stat.st_dev == own.st_dev)? + rooms.used()?)
 }
 
 #[cfg(test)]
@@ -254,8 +240,8 @@ mod tests {
         std::os::unix::fs::symlink(outside.path(), dir.path().join("link")).expect("link");
         let sparse = std::fs::File::create(dir.path().join("sparse")).expect("file");
         sparse.set_len(1 << 30).expect("length");
-        let used = occupied(dir.path());
+        let used = stored(dir.path(), &Rooms::default()).expect("measured");
         assert!((100_000..300_000).contains(&used), "{used}");
-        assert_eq!(occupied(Path::new("/nowhere/at/all")), 0);
+        assert_eq!(stored(Path::new("/nowhere/at/all"), &Rooms::default()), Some(0));
     }
 }

@@ -115,10 +115,11 @@ impl Settings {
     }
 
     /// What the ladder is to look for.
-    /// `leasable` is what Runs lease that has a path.
+    /// `leasable` is what Runs lease that has a path, which may be a link (`/dev/disk/by-id/..`): it is about what that leads to.
     pub(crate) fn wanted(&self, mut leasable: Vec<PathBuf>) -> Wanted {
         let defined = self.resources.0.iter().flat_map(|definition| &definition.devices);
         leasable.extend(defined.filter(|id| id.starts_with('/')).map(PathBuf::from));
+        let leasable = leasable.into_iter().map(|path| path.canonicalize().unwrap_or(path)).collect();
         Wanted {
             leasable,
             work_dir: self.work_dir.clone(),

@@ -112,6 +112,43 @@ async fn a_killed_supervisor_loses_its_run_and_leaves_nothing() {
     assert_eq!(server.end("b").await.stdout, "on\n");
 }
 
+/// Where nothing keeps signals within, a Run may stop what is to end it.
+#[tokio::test]
+async fn a_run_that_stops_its_supervisor_still_ends() {
+    let floor = "--isolation=files=directory,devices=variables,privileges=no-new-privs";
+    let args = [floor, "--cgroup-parent=none", "--idle-supervisors=1"];
+    let Some(mut server) = TestServer::start_contained(&args).await else { return };
+    let marker = "marker-stopped-supervisor";
+    let stop = "kill -STOP $PPID && exec -a \"$0\" sleep 300";
+    server.execute(job("a", &["bash", "-c", stop, marker])).await.expect("accepted");
+    let is_stopped = |pid: i32| {
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        stat.contains(") T ")
+    };
+    let nursery = children(server.pid())[0];
+    eventually("its supervisor is stopped", || children(nursery).into_iter().any(is_stopped)).await;
+    eventually("the command runs", || !marked(marker).is_empty()).await;
+    server.runtime.cancel(cancel("a", 1)).await.expect("cancels");
+    let status = server.end("a").await;
+    assert_eq!((status.stop_cause(), marked(marker)), (StopCause::Cancelled, vec![]), "{status:?}");
+
+    let mut hog = script("b", "kill -STOP $PPID && (head -c 64M /dev/zero; sleep 300) | tail");
+    hog.limits.insert("memory".into(), "16Mi".into());
+    server.execute(hog).await.expect("accepted");
+    assert_eq!(server.end("b").await.stop_cause(), StopCause::OutOfMemory);
+
+    // And who makes supervisors: the next start finds that out.
+    signal(nursery, "STOP");
+    eventually("the nursery is stopped", || is_stopped(nursery)).await;
+    server.execute(script("c", "echo on")).await.expect("one was ready");
+    server.end("c").await;
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(60);
+    while server.execute(script("d", "echo on")).await.is_err() {
+        assert!(std::time::Instant::now() < deadline, "starts go on");
+    }
+    assert_eq!(server.end("d").await.stdout, "on\n");
+}
+
 #[tokio::test]
 async fn a_killed_nursery_is_replaced_and_runs_go_on() {
     let Some(mut server) = TestServer::start_contained(&["--idle-supervisors=1"]).await else { return };

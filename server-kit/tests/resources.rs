@@ -98,8 +98,8 @@ async fn what_does_not_fit_is_refused_and_the_inventory_is_told() {
     assert!(told.resources.iter().any(|r| r.name == "example.com/bandwidth" && r.allocatable == "100M"));
 }
 
-/// The supervisor of the server's only execution.
-fn supervisor(server: &Child, marker: &str) -> i32 {
+/// The supervisor of the server's only execution. None for a moment while its shell becomes another program.
+fn supervisor(server: &Child, marker: &str) -> Option<i32> {
     let nursery = children(i32::try_from(server.id()).expect("pid"));
     let supervisors = nursery.iter().flat_map(|pid| children(*pid));
     let with_child = |pid: &i32| {
@@ -107,7 +107,7 @@ fn supervisor(server: &Child, marker: &str) -> i32 {
             std::fs::read_to_string(format!("/proc/{child}/cmdline")).is_ok_and(|line| line.contains(marker))
         })
     };
-    supervisors.into_iter().find(with_child).expect("a supervisor")
+    supervisors.into_iter().find(with_child)
 }
 
 #[tokio::test]
@@ -116,7 +116,13 @@ async fn what_a_killed_servers_run_holds_stays_held_until_that_is_gone() {
     let wants = [("example.com/fpga", "2")];
     server.execute(asking(script("a", "sleep 987654"), &wants)).await.expect("accepted");
     server.running("a").await;
-    let supervisor = supervisor(&server.child, "987654");
+    let mut found = None;
+    eventually("a supervisor", || {
+        found = supervisor(&server.child, "987654");
+        found.is_some()
+    })
+    .await;
+    let supervisor = found.expect("found");
     // It cannot end its Run until it goes on.
     signal(supervisor, "STOP");
     server.kill();

@@ -235,26 +235,32 @@ pub(super) fn conditions(conditions: &[Condition], now: Timestamp, palette: Pale
 /// Figures with unit, source and scope; the sum over all attempts beside the last one's.
 fn usage(usage: &Usage, palette: Palette) -> String {
     let mut table = Table::new(&["FIGURE", "LAST ATTEMPT", "ALL ATTEMPTS", "SOURCE", "SCOPE"]).indented(2);
-    let key = |figure: &Figure| (figure.name.clone(), figure.source.clone(), figure.scope.clone());
+    let key = |figure: &Figure| (figure.name.clone(), figure.scope.clone());
     let total: BTreeMap<_, &Figure> = usage.total.iter().map(|figure| (key(figure), figure)).collect();
     let shown = |figure: &Figure| quantity::figure(figure.value, &figure.unit);
-    let mut row = |figure: &Figure, last: String, total: String| {
+    let mut row = |figure: &Figure, last: String, total: String, source: &str| {
         table.push(vec![
             printable(&figure.name, false).into(),
             last.into(),
             total.into(),
-            printable(&figure.source, false).into(),
+            printable(source, false).into(),
             printable(&figure.scope, false).into(),
         ]);
     };
     for figure in &usage.last {
-        let all = total.get(&key(figure)).map_or_else(|| "-".into(), |total| shown(total));
-        row(figure, shown(figure), all);
+        match total.get(&key(figure)) {
+            // The sum of attempts with different sources is of neither.
+            Some(all) if all.source != figure.source => {
+                row(figure, shown(figure), shown(all), &format!("{}, {}", figure.source, all.source));
+            }
+            Some(all) => row(figure, shown(figure), shown(all), &figure.source),
+            None => row(figure, shown(figure), "-".into(), &figure.source),
+        }
     }
     let only_total =
         usage.total.iter().filter(|figure| !usage.last.iter().any(|last| key(last) == key(figure)));
     for figure in only_total {
-        row(figure, "-".into(), shown(figure));
+        row(figure, "-".into(), shown(figure), &figure.source);
     }
     let mut text = if table.is_empty() { String::new() } else { table.render(palette) };
     if usage.incomplete {

@@ -122,6 +122,18 @@ fn control_characters_are_shown_and_not_obeyed() {
 }
 
 #[test]
+fn a_sum_of_different_sources_stands_beside_the_last_attempt() {
+    let mut run = finished();
+    let usage = run.status.as_mut().and_then(|status| status.usage.as_mut()).unwrap();
+    usage.total.iter_mut().find(|figure| figure.name == "cpu.user").unwrap().source = "mixed".into();
+    let text = run_describe::describe(&run, &[], now(), Palette::default());
+    let rows: Vec<_> = text.lines().filter(|line| line.trim_start().starts_with("cpu.user ")).collect();
+    assert_eq!(rows.len(), 1, "{text}");
+    let words: Vec<_> = rows[0].split_whitespace().collect();
+    assert_eq!(words, ["cpu.user", "12.25s", "13.50s", "cgroup,", "mixed", "attempt"]);
+}
+
+#[test]
 fn a_code_above_128_has_the_name_of_its_signal() {
     for (code, shown) in
         [(129, "129 (SIGHUP)\n"), (153, "153 (SIGXFSZ)\n"), (159, "159 (SIGSYS)\n"), (160, "160\n")]

@@ -107,6 +107,16 @@ impl Bounds {
         Breach { cause: StopCause::StorageExceeded, message }
     }
 
+    /// What it has stored cannot be measured.
+    pub(crate) fn storage_too_deep(&self) -> Breach {
+        let limit = told(names::EPHEMERAL_STORAGE, self.storage.unwrap_or_default());
+        let deepest = super::folder::DEEPEST;
+        let message = format!(
+            "folders are nested more than {deepest} deep: what is in them cannot be held to the limit of {limit} on ephemeral storage"
+        );
+        Breach { cause: StopCause::StorageExceeded, message }
+    }
+
     /// The kernel ended it for a file that was to grow beyond the limit.
     pub(crate) fn too_large_a_file(&self, used: Option<u64>) -> Breach {
         let told = |bytes| told(names::EPHEMERAL_STORAGE, bytes);

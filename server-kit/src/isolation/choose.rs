@@ -28,7 +28,7 @@ pub(crate) struct Wish {
     pub abi: u32,
     /// A Run with the server's id could gain capabilities by executing a file.
     pub keeps_capabilities: bool,
-    /// Names under /dev that are accelerators.
+    /// Accelerators under /dev that every Run may use.
     pub accelerators: Vec<String>,
     /// Whether a Run's control groups can filter devices, or why not.
     pub device_groups: Result<(), String>,
@@ -410,17 +410,6 @@ fn privileges(fences: &Fences, ids: bool, own_folder: bool, keeps: bool, of: Rea
         return Held::new(Axis::Privileges, Nothing, mechanism, of(Axis::Privileges, weak));
     }
     Held::new(Axis::Privileges, level, mechanism, of(Axis::Privileges, weak))
-}
-
-/// Names of accelerators in `/dev`.
-pub(crate) fn accelerators() -> Vec<String> {
-    let names = std::fs::read_dir(Path::new("/dev")).into_iter().flatten().flatten();
-    let mut names: Vec<String> = names
-        .filter_map(|entry| entry.file_name().into_string().ok())
-        .filter(|name| super::places::is_accelerator(name))
-        .collect();
-    names.sort();
-    names
 }
 
 #[cfg(test)]

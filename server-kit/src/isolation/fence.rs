@@ -223,7 +223,7 @@ impl Fences {
 }
 
 /// The real tree.
-struct FileTree;
+pub(crate) struct FileTree;
 
 impl Tree for FileTree {
     fn names(&self, folder: &Path) -> Vec<String> {

@@ -7,12 +7,12 @@ use std::path::{Path, PathBuf};
 use futures::future::{BoxFuture, FutureExt as _};
 use kruntimes_proto::v1::IsolationAxis;
 
-use super::choose::{Chosen, Held, Wish, accelerators, choose};
+use super::choose::{Chosen, Held, Wish, choose};
 use super::devices::DeviceFilter;
-use super::fence::{Fences, RunFence};
+use super::fence::{Fences, FileTree, RunFence};
 use super::folder::Owner;
 use super::ids::{IdLease, IdRange, Ids};
-use super::places::Places;
+use super::places::{Places, Tree as _};
 use super::{
     AtMost, Axis, ConfineError, Confinement, Hold, Part, Subject, capabilities, folder, landlock, limits,
     mounts, trial,
@@ -70,8 +70,12 @@ impl Fencing {
             shared: wanted.shared.iter().map(|path| real(path)).collect(),
             leasable: wanted.leasable,
         };
-        let mut accelerators = accelerators();
-        accelerators.retain(|name| !places.leasable.contains(&Path::new("/dev").join(name)));
+        let mut accelerators = places.open_accelerators(&FileTree);
+        accelerators.retain(|name| {
+            let path = Path::new("/dev").join(name);
+            // A folder of links leads nowhere by itself: /dev/dri/by-path.
+            !path.is_dir() || !FileTree.names(&path).is_empty()
+        });
         let wish = Wish {
             places,
             no_network: wanted.no_network,
@@ -236,9 +240,9 @@ struct Taken {
 }
 
 impl Taken {
-    fn give_back(self) {
+    fn give_back(self, proven: bool) {
         let id = self.lease.id();
-        let mut clean = self.private_memory || clear_shared_memory(|uid| uid == id);
+        let mut clean = (self.private_memory || clear_shared_memory(|uid| uid == id)) && proven;
         for (path, owner) in self.paths {
             match folder::reclaim(&path, id, owner) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => {
@@ -255,10 +259,10 @@ impl Taken {
 }
 
 impl Hold for Taken {
-    fn release(self: Box<Self>) -> BoxFuture<'static, ()> {
+    fn release(self: Box<Self>, proven: bool) -> BoxFuture<'static, ()> {
         async move {
             // A Run may have made very many files.
-            let _ = tokio::task::spawn_blocking(|| self.give_back()).await;
+            let _ = tokio::task::spawn_blocking(move || self.give_back(proven)).await;
         }
         .boxed()
     }

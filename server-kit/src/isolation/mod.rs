@@ -34,7 +34,7 @@ mod choose;
 mod devices;
 mod fence;
 mod fencing;
-mod folder;
+pub(crate) mod folder;
 mod ids;
 mod kill;
 mod landlock;
@@ -164,18 +164,19 @@ pub(crate) struct Confinement {
 }
 
 impl Confinement {
-    /// Gives everything back: the processes are gone, or none was made.
-    pub(crate) async fn release(mut self) {
+    /// Gives everything back: none was made, or the processes are gone, which is `proven` or not.
+    pub(crate) async fn release(mut self, proven: bool) {
         while let Some(hold) = self.holds.pop() {
-            hold.release().await;
+            hold.release(proven).await;
         }
     }
 }
 
 /// Something that an execution has for itself as long as it lives: a uid, a mount, a folder's owner.
 pub(crate) trait Hold: Send {
-    /// Takes it back. Every process of the execution is gone; its end is told only after this.
-    fn release(self: Box<Self>) -> BoxFuture<'static, ()>;
+    /// Takes it back; the end is told only after this. What a process that may be left could use must not come into other
+    /// hands unless it is `proven` that there is none.
+    fn release(self: Box<Self>, proven: bool) -> BoxFuture<'static, ()>;
 }
 
 /// Why an execution could not be confined. It is then refused, never started with less.

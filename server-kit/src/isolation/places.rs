@@ -109,10 +109,30 @@ impl Places {
             return;
         }
         rules.push((folder.to_owned(), Grant::List));
-        let plain = |name: &str| PLAIN_DEVICES.contains(&name) || is_accelerator(name);
-        let names = tree.names(folder);
-        let allowed = names.iter().filter(|name| plain(name)).map(|name| folder.join(name));
-        rules.extend(allowed.filter(|path| !self.leasable.contains(path)).map(|path| (path, Grant::Device)));
+        for name in tree.names(folder) {
+            if PLAIN_DEVICES.contains(&name.as_str()) || is_accelerator(&name) {
+                self.open(folder.join(name), tree, rules);
+            }
+        }
+    }
+
+    /// What every Run may use of a device, or of a folder of them.
+    fn open(&self, path: PathBuf, tree: &impl Tree, rules: &mut Vec<(PathBuf, Grant)>) {
+        let apart: Vec<&Path> = self.leasable.iter().map(PathBuf::as_path).collect();
+        grant_apart(path, &apart, Grant::Device, tree, rules);
+    }
+
+    /// The accelerators that every Run may use, below `/dev`.
+    pub(crate) fn open_accelerators(&self, tree: &impl Tree) -> Vec<String> {
+        let folder = Path::new("/dev");
+        let mut rules = Vec::new();
+        for name in tree.names(folder).into_iter().filter(|name| is_accelerator(name)) {
+            self.open(folder.join(name), tree, &mut rules);
+        }
+        let below = |(path, _): (PathBuf, Grant)| Some(path.strip_prefix(folder).ok()?.display().to_string());
+        let mut open: Vec<String> = rules.into_iter().filter_map(below).collect();
+        open.sort();
+        open
     }
 
     /// The folder that belongs to one Run: the first below the work folder on the way to `working_dir`.
@@ -128,15 +148,24 @@ impl Places {
 /// down to each of those is gone step by step.
 fn image(folder: &Path, apart: &[&Path], grant: Grant, tree: &impl Tree, rules: &mut Vec<(PathBuf, Grant)>) {
     for name in tree.names(folder) {
-        let path = folder.join(name);
-        if apart.contains(&path.as_path()) {
-            continue;
-        }
-        if apart.iter().any(|other| other.starts_with(&path)) {
-            image(&path, apart, grant, tree, rules);
-        } else {
-            rules.push((path, grant));
-        }
+        grant_apart(folder.join(name), apart, grant, tree, rules);
+    }
+}
+
+fn grant_apart(
+    path: PathBuf,
+    apart: &[&Path],
+    grant: Grant,
+    tree: &impl Tree,
+    rules: &mut Vec<(PathBuf, Grant)>,
+) {
+    if apart.contains(&path.as_path()) {
+        return;
+    }
+    if apart.iter().any(|other| other.starts_with(&path)) {
+        image(&path, apart, grant, tree, rules);
+    } else {
+        rules.push((path, grant));
     }
 }
 

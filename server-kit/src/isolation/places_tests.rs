@@ -21,6 +21,8 @@ impl Tree for Paths {
 const TREE: Paths = Paths(&[
     "/data/models",
     "/data/scratch",
+    "/dev/dri/card0",
+    "/dev/dri/card1",
     "/dev/full",
     "/dev/kvm",
     "/dev/null",
@@ -40,7 +42,7 @@ fn places() -> Places {
         work: "/workspace".into(),
         socket: Some("/run/kruntimes".into()),
         shared: vec!["/data/models".into()],
-        leasable: vec!["/dev/nvidia0".into(), "/data/scratch".into()],
+        leasable: vec!["/dev/nvidia0".into(), "/dev/dri/card0".into(), "/data/scratch".into()],
     }
 }
 
@@ -74,15 +76,18 @@ fn shared_memory_is_for_runs_whose_part_of_it_can_be_told() {
 #[test]
 fn devices_are_the_plain_ones_and_accelerators() {
     let rules = places().rules(LANDLOCK_ALONE, &TREE);
-    for device in ["null", "full", "nvidiactl", "nvidia-uvm"] {
+    for device in ["null", "full", "nvidiactl", "nvidia-uvm", "dri/card1"] {
         assert_eq!(grant(&rules, &format!("/dev/{device}")), Some(Grant::Device), "{device}");
     }
-    for closed in ["/dev/kvm", "/dev/nvidia0", "/data/scratch"] {
+    for closed in ["/dev/kvm", "/dev/nvidia0", "/dev/dri", "/dev/dri/card0", "/data/scratch"] {
         assert_eq!(grant(&rules, closed), None, "{closed}");
     }
     assert_eq!(grant(&rules, "/dev"), Some(Grant::List));
     let open = places().rules(Mode { devices: false, ..LANDLOCK_ALONE }, &TREE);
     assert_eq!(grant(&open, "/dev"), Some(Grant::Device));
+    assert_eq!(places().open_accelerators(&TREE), ["dri/card1", "nvidia-uvm", "nvidiactl"]);
+    let none = Places { leasable: Vec::new(), ..places() };
+    assert_eq!(none.open_accelerators(&TREE), ["dri", "nvidia-uvm", "nvidia0", "nvidiactl"]);
     assert!(is_accelerator("dri") && is_accelerator("accel0") && !is_accelerator("driver"));
 }
 

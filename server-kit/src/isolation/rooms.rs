@@ -46,14 +46,14 @@ impl Rooms {
         self.mounts.iter().map(|mount| mount.as_fd()).collect()
     }
 
-    /// Bytes that lie there now.
-    pub(crate) fn used(&self) -> u64 {
+    /// Bytes that lie there now; `None` as [`folder::occupied`] says.
+    pub(crate) fn used(&self) -> Option<u64> {
         let mounts = self.mounts.iter().filter_map(|mount| rustix::fs::fstatfs(mount).ok());
         let used = mounts.map(|stat| {
             stat.f_blocks.saturating_sub(stat.f_bfree) * u64::try_from(stat.f_bsize).unwrap_or(4096)
         });
-        let left = self.owner.map_or(0, |id| folder::held(Path::new(SHARED_MEMORY), id));
-        used.sum::<u64>() + left
+        let left = self.owner.map_or(Some(0), |id| folder::held(Path::new(SHARED_MEMORY), id))?;
+        Some(used.sum::<u64>() + left)
     }
 
     /// Whether a file of that device may lie there: `MAJOR:MINOR` as `/proc/PID/maps` has it.
@@ -80,6 +80,6 @@ mod tests {
         for text in ["", "1", "x:y", "ffff:ffff"] {
             assert!(!rooms.is_on(text), "{text}");
         }
-        assert_eq!(Rooms::default().used(), 0);
+        assert_eq!(Rooms::default().used(), Some(0));
     }
 }

@@ -5,6 +5,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Instant;
 
 use kruntimes_proto::v1::{self, AccountingSource, Scope, StatusResponse};
 use kruntimes_resources::{Kind, display, is_bytes, names};
@@ -14,7 +15,6 @@ use super::journal::{Entry, Journal, Record, Survivor};
 use super::pool::{Key, Told};
 use super::{Amount, Figure, FigureScope, HealthState, Held, Pool};
 use crate::server::{Job, LaunchError};
-use crate::supervisor::unix_micros;
 
 /// Source of the amounts that were held times how long.
 const LEASE: &str = "lease";
@@ -87,7 +87,7 @@ impl Leases {
             kinds: kinds.collect(),
             held: lease.held,
             device_paths: lease.device_paths,
-            since: unix_micros(),
+            since: Instant::now(),
             until: OnceLock::new(),
             sampled: Mutex::default(),
         });
@@ -234,7 +234,7 @@ impl Drop for Leased {
         if let Some(entry) = self.entry.take() {
             entry.leave();
         }
-        let _ = self.allocation.until.set(unix_micros());
+        let _ = self.allocation.until.set(Instant::now());
         self.tell();
     }
 }
@@ -245,16 +245,15 @@ pub(crate) struct Allocation {
     pub(crate) held: Vec<Held>,
     pub(crate) device_paths: Vec<PathBuf>,
     kinds: BTreeMap<String, Kind>,
-    /// Unix microseconds.
-    since: i64,
-    until: OnceLock<i64>,
+    since: Instant,
+    until: OnceLock<Instant>,
     /// What the providers measured last.
     sampled: Mutex<Vec<Figure>>,
 }
 
 impl Allocation {
     /// Adds what is held, and what that comes to.
-    pub(crate) fn tell(&self, status: &mut StatusResponse, now: i64) {
+    pub(crate) fn tell(&self, status: &mut StatusResponse, now: Instant) {
         status.devices = self
             .held
             .iter()
@@ -269,10 +268,9 @@ impl Allocation {
         }
     }
 
-    fn figures(&self, now: i64) -> Vec<v1::Figure> {
+    fn figures(&self, now: Instant) -> Vec<v1::Figure> {
         let until = self.until.get().copied().unwrap_or(now);
-        #[allow(clippy::cast_precision_loss, reason = "a duration in microseconds is far below 2^53")]
-        let seconds = until.saturating_sub(self.since).max(0) as f64 / 1e6;
+        let seconds = (until - self.since).as_secs_f64();
         let mut sums: BTreeMap<&str, Amount> = BTreeMap::new();
         for held in &self.held {
             *sums.entry(&held.resource).or_default() += held.amount;

@@ -107,8 +107,11 @@ fn a_device_without_its_file_is_not_given_out() {
     let held = acquire(&leases, 1, &[(DEVICES, "1")]).expect("fits").expect("some");
     assert_eq!(held.allocation.device_paths, [dir.path().join("a")]);
     assert!(acquire(&leases, 2, &[(DEVICES, "1")]).is_err());
-    std::fs::write(path("b"), "").expect("device");
-    let _second = acquire(&leases, 2, &[(DEVICES, "1")]).expect("fits");
+    std::fs::write(dir.path().join("real"), "").expect("device");
+    std::os::unix::fs::symlink(dir.path().join("real"), path("b")).expect("a link, as in /dev/disk/by-id");
+    let second = acquire(&leases, 2, &[(DEVICES, "1")]).expect("fits").expect("some");
+    assert_eq!(second.allocation.held[0].id, path("b"), "by its own name");
+    assert_eq!(second.allocation.device_paths, [dir.path().join("real")], "what is opened");
     assert_eq!(health(&leases), ["Healthy", "Healthy"]);
 }
 
@@ -130,7 +133,7 @@ fn the_bill_is_amount_times_time() {
     let held = acquire(&leases, 1, &[(DEVICES, "2"), (SHARE, "500m")]).expect("fits").expect("some");
     let allocation = Arc::clone(&held.allocation);
     let mut status = StatusResponse { usage: Some(v1::Usage::default()), ..StatusResponse::default() };
-    allocation.tell(&mut status, allocation.since + 2_000_000);
+    allocation.tell(&mut status, allocation.since + Duration::from_secs(2));
     let told: Vec<_> = status.usage.expect("usage").figures;
     let told: Vec<_> = told.iter().map(|f| (&*f.name, f.value, &*f.unit, &*f.source, f.scope())).collect();
     assert_eq!(
@@ -144,7 +147,7 @@ fn the_bill_is_amount_times_time() {
     held.give_back();
     // It does not grow once given back.
     let end = allocation.until.get().copied().expect("given back");
-    assert_eq!(allocation.figures(end + 9_000_000), allocation.figures(end));
+    assert_eq!(allocation.figures(end + Duration::from_secs(9)), allocation.figures(end));
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! The providers that need nothing but a definition.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use super::{
     Amount, Amounts, Definition, Device, Health, HealthState, Held, Inventory, Kind, Lease, Offer,
@@ -77,7 +77,9 @@ impl Indexed {
             if choose(slot) {
                 slot.taken = true;
                 ids.push(slot.id.clone());
-                device_paths.extend(slot.path().map(PathBuf::from));
+                // A link (`/dev/disk/by-id/..`) leads to another device from time to time.
+                let path = slot.path().map(|path| path.canonicalize().unwrap_or_else(|_| path.to_owned()));
+                device_paths.extend(path);
             }
         }
         let env = self.env.iter().map(|variable| (variable.clone(), ids.join(","))).collect();

@@ -264,16 +264,16 @@ fn living_counters(rooms: &Rooms) -> Counters {
         let shared = if alone { None } else { proportional(*pid) };
         total.resident_bytes += shared.or(field(&status, "VmRSS:")).unwrap_or(0) * 1024;
     }
-    total.resident_bytes += unmapped(rooms, &descendants);
+    total.resident_bytes = total.resident_bytes.saturating_add(unmapped(rooms, &descendants));
     total
 }
 
 /// Bytes in what the Run has for itself, which is memory, less what its processes have mapped of it: that is among their
-/// own already.
+/// own already. What cannot be measured is more than any limit.
 fn unmapped(rooms: &Rooms, descendants: &[Pid]) -> u64 {
     /// Not worth going through every map for.
     const LITTLE: u64 = 1 << 20;
-    let used = rooms.used();
+    let Some(used) = rooms.used() else { return u64::MAX };
     if used <= LITTLE {
         return 0;
     }

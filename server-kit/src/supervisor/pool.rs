@@ -16,7 +16,8 @@ use tokio::sync::{Semaphore, oneshot};
 use crate::isolation::Fences;
 
 use super::nursery::{MARKER, MORE};
-use super::sys::{receive, send, socket_pair};
+use super::sys::{receive, send, signal_process, socket_pair};
+use super::tree::parent_of;
 use super::wire::{IN_MEMORY, IN_MESSAGE, INLINE_JOB, Job, LEASED, MAX_MESSAGE, News, Order, Report};
 
 /// Why no supervisor could be had. Transient: it is tried again until the pool is dropped.
@@ -58,7 +59,7 @@ struct Shared {
 
 #[derive(Debug, Default)]
 struct State {
-    nursery: Option<Arc<OwnedFd>>,
+    nursery: Option<Arc<Nursery>>,
     /// Set while the last try to make a process failed.
     trouble: Option<String>,
     /// Who waits to hear that a killed supervisor's tree is gone.
@@ -66,6 +67,12 @@ struct State {
     /// Supervisors asked for that did not come yet.
     coming: usize,
     closed: bool,
+}
+
+#[derive(Debug)]
+struct Nursery {
+    pid: i32,
+    socket: OwnedFd,
 }
 
 #[derive(Debug)]
@@ -135,6 +142,13 @@ impl Pool {
         }
     }
 
+    /// Lets the nursery go on, should somebody have stopped it.
+    pub(crate) fn wake(&self) {
+        if let Some(nursery) = &lock(&self.shared.state).nursery {
+            wake(nursery.pid);
+        }
+    }
+
     /// Asks for as many supervisors as are missing. Call once a started command is on its way.
     pub(crate) fn refill(&self) {
         self.shared.refill();
@@ -147,7 +161,7 @@ impl Pool {
         self.shared.ready.close();
         lock(&self.shared.idle).clear();
         if let Some(nursery) = state.nursery.take() {
-            let _ = rustix::net::shutdown(&*nursery, rustix::net::Shutdown::Both);
+            let _ = rustix::net::shutdown(&nursery.socket, rustix::net::Shutdown::Both);
         }
     }
 }
@@ -174,17 +188,18 @@ impl Shared {
         let (ours, theirs) = socket_pair()?;
         let mut nursery = spawn_nursery(theirs)?;
         send(&ours, &self.fences, &[])?;
-        let socket = Arc::new(ours);
+        let pid = i32::try_from(nursery.id()).map_err(io::Error::other)?;
+        let there = Arc::new(Nursery { pid, socket: ours });
         {
             let mut state = lock(&self.state);
             if state.closed {
                 return Err(io::Error::other("closed"));
             }
-            state.nursery = Some(Arc::clone(&socket));
+            state.nursery = Some(Arc::clone(&there));
             state.coming = 0;
         }
         self.refill();
-        let result = self.listen(&socket);
+        let result = self.listen(&there.socket);
         lock(&self.state).nursery = None;
         // Its own child, by its own number: `waitpid` of nobody else's.
         let status = nursery.wait()?;
@@ -236,7 +251,7 @@ impl Shared {
         let missing = wanted.saturating_sub(idle + state.coming);
         let Some(nursery) = state.nursery.clone() else { return };
         for _ in 0..missing {
-            if send(&*nursery, MORE, &[]).is_ok() {
+            if send(&nursery.socket, MORE, &[]).is_ok() {
                 state.coming += 1;
             }
         }
@@ -247,6 +262,11 @@ impl Shared {
             let _ = waiter.send(());
         }
     }
+}
+
+/// A signal that does nothing to whoever is not stopped.
+fn wake(pid: i32) {
+    let _ = signal_process(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGCONT);
 }
 
 fn spawn_nursery(socket: OwnedFd) -> io::Result<Child> {
@@ -328,6 +348,24 @@ impl Control {
     pub(crate) fn order(&self, order: Order) {
         if let Err(error) = send(&self.socket, &order.encode(), &[]) {
             tracing::debug!(%error, ?order, "supervisor did not take an order");
+        }
+    }
+
+    /// Lets the supervisor go on, should somebody have stopped it.
+    pub(crate) fn wake(&self) {
+        wake(self.pid);
+    }
+
+    /// Ends the supervisor itself: the nursery ends what it leaves.
+    pub(crate) fn end(&self) {
+        let Some(pid) = rustix::process::Pid::from_raw(self.pid) else { return };
+        let Ok(pidfd) = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()) else {
+            return;
+        };
+        // With the descriptor open it stays this one: a child of the nursery, which is ours.
+        let nursery = parent_of(nix::unistd::Pid::from_raw(self.pid));
+        if nursery.and_then(parent_of) == Some(nix::unistd::Pid::this()) {
+            let _ = rustix::process::pidfd_send_signal(&pidfd, rustix::process::Signal::KILL);
         }
     }
 

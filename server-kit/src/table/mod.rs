@@ -170,16 +170,22 @@ impl<P: Clone> Table<P> {
         self.finish(slot, outcome)
     }
 
-    /// Its supervisor is gone without a report. `proven` when its processes are known to be gone.
-    pub(crate) fn lost(&mut self, slot: Slot, at: i64, proven: bool, group: GroupCounters) -> Vec<Action> {
+    /// Its supervisor is gone without a report, `wall` microseconds after its process began. `proven` when its processes are
+    /// known to be gone.
+    pub(crate) fn lost(
+        &mut self,
+        slot: Slot,
+        at: i64,
+        wall: Option<u64>,
+        proven: bool,
+        group: GroupCounters,
+    ) -> Vec<Action> {
         let Some(entry) = self.entry(slot) else { return Vec::new() };
         let (started_at, sample) = match &entry.state {
             State::Starting { .. } => (0, None),
             State::Running { started_at, sample, .. } => (*started_at, sample.as_deref().copied()),
             State::Finished(_) => return Vec::new(),
         };
-        // By the only readings that there are.
-        let wall = u64::try_from(at - started_at).ok();
         let measured = Measured { wall, group, ..sample.unwrap_or_default() };
         let message = "the supervisor of this execution was killed".to_owned();
         let cause = StopCause::ServerLost;
@@ -200,13 +206,18 @@ impl<P: Clone> Table<P> {
         }
     }
 
-    /// It broke a bound that nothing but its end holds: it is ended without a grace.
+    /// It broke a bound that nothing but its end holds: it is ended without a grace. One that is being stopped keeps that
+    /// cause.
     pub(crate) fn exceeded(&mut self, slot: Slot, breach: Breach) -> Vec<Action> {
         match self.entry(slot).map(|entry| &mut entry.state) {
             Some(State::Running { stop: stop @ None, .. }) => {
                 let grace = Duration::ZERO;
                 *stop = Some(Stop { cause: breach.cause, grace, message: breach.message });
                 vec![Action::Arm(slot, Timer::Kill, grace)]
+            }
+            Some(State::Running { stop: Some(first), .. }) if !first.grace.is_zero() => {
+                first.grace = Duration::ZERO;
+                vec![Action::Arm(slot, Timer::Kill, first.grace)]
             }
             _ => Vec::new(),
         }

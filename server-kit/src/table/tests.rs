@@ -197,7 +197,9 @@ fn a_broken_bound_ends_it_and_is_told_unless_something_else_ended_it_first() {
     let slot = accept(&mut table, "stopped", fence(1, 1));
     table.started(slot, 1);
     table.cancel(&id("stopped"), fence(1, 1), StopCause::Cancelled, None).expect("running");
-    assert_eq!(table.exceeded(slot, breach()), []);
+    let kill = Action::Arm(slot, Timer::Kill, Duration::ZERO);
+    assert_eq!(table.exceeded(slot, breach()), [kill], "no grace for what has no limit meanwhile");
+    assert_eq!(table.exceeded(slot, breach()), [], "once");
     let end = Ended { signal: 15, stopped: true, ..exit(0) };
     table.ended(slot, Found { breach: Some(breach()), ..found(end) });
     assert_eq!(outcome(&table, "stopped").cause, StopCause::Cancelled);
@@ -230,7 +232,7 @@ fn a_killed_supervisor_is_told_as_such_with_what_was_last_seen() {
     let counters = Counters { user: 5, ..Counters::default() };
     let measured = Measured { rusage: Some(counters), ..Measured::default() };
     assert_eq!(table.sampled(slot, measured), [Action::Publish(slot)]);
-    table.lost(slot, 9, true, GroupCounters::default());
+    table.lost(slot, 9, Some(4), true, GroupCounters::default());
     let outcome = outcome(&table, "a");
     assert_eq!((outcome.cause, outcome.measured.rusage), (StopCause::ServerLost, Some(counters)));
 }
@@ -305,7 +307,7 @@ impl Model {
             Event::Started(slot) => table.started(Slot(slot), 2),
             Event::StartFailed(slot) => table.start_failed(Slot(slot), 3, 127, String::new()),
             Event::Ended(slot, stopped) => table.ended(Slot(slot), found(Ended { stopped, ..exit(0) })),
-            Event::Lost(slot) => table.lost(Slot(slot), 4, true, GroupCounters::default()),
+            Event::Lost(slot) => table.lost(Slot(slot), 4, None, true, GroupCounters::default()),
             Event::Sampled(slot) => table.sampled(Slot(slot), Measured::default()),
             Event::Cancel(name, fence) => table
                 .cancel(&id(&name.to_string()), fence, StopCause::Cancelled, Some(grace))

@@ -135,7 +135,7 @@ impl Leaf {
             }
         }
         if let (Some((version, dir)), Some(pids)) = (self.of(Controller::Pids), bounds.pids) {
-            put(version, &dir.join("pids.max"), &pids.to_string())?;
+            put(version, &dir.join("pids.max"), &pids.min(PIDS_AT_MOST).to_string())?;
         }
         if let Some((version, dir)) = self.of(Controller::Cpu) {
             bound_cpu(version, dir, bounds)?;
@@ -237,6 +237,9 @@ impl Drop for Leaf {
     }
 }
 
+/// What `pids.max` takes at most: `PID_MAX_LIMIT` of 64-bit machines (linux/threads.h), more than which there cannot be.
+const PIDS_AT_MOST: u64 = 4 << 20;
+
 fn open_directory(path: &Path) -> io::Result<OwnedFd> {
     Ok(fs::File::open(path)?.into())
 }
@@ -255,12 +258,18 @@ fn write_optional(path: &Path, text: &str) -> io::Result<()> {
 
 fn bound_cpu(version: Version, dir: &Path, bounds: &Bounds) -> Result<(), (PathBuf, io::Error)> {
     if let Some((quota, period)) = bounds.cpu_quota() {
-        match version {
-            Version::V2 => put(version, &dir.join("cpu.max"), &format!("{quota} {period}"))?,
+        let bounded = match version {
+            Version::V2 => put(version, &dir.join("cpu.max"), &format!("{quota} {period}")),
             Version::V1 => {
                 put(version, &dir.join("cpu.cfs_period_us"), &period.to_string())?;
-                put(version, &dir.join("cpu.cfs_quota_us"), &quota.to_string())?;
+                put(version, &dir.join("cpu.cfs_quota_us"), &quota.to_string())
             }
+        };
+        match bounded {
+            // More than the group above may use, such as the Pod's, which version 1 refuses; or than there can be. What
+            // holds above holds here.
+            Err((_, error)) if error.kind() == io::ErrorKind::InvalidInput => {}
+            other => other?,
         }
     }
     if let Some(shares) = bounds.cpu_shares {

@@ -250,10 +250,13 @@ impl Groups {
 
 impl Shared {
     fn serve(&self, chores: &Receiver<Chore>) {
+        // Those with a process in them that could not be ended.
+        let mut left: Vec<Dir> = Vec::new();
         for chore in chores {
+            left.retain(|dir| tree::remove_empty(&dir.path).is_err());
             match chore {
                 Chore::Make => self.fill(),
-                Chore::Remove(dirs) => remove(&dirs),
+                Chore::Remove(dirs) => left.extend(dirs.into_iter().filter(|dir| !remove(dir))),
                 Chore::Close(done) => {
                     self.close();
                     let _ = done.send(());
@@ -293,12 +296,13 @@ impl Shared {
     }
 }
 
-fn remove(dirs: &[Dir]) {
-    for dir in dirs {
-        if let Err(error) = tree::remove(&dir.path, dir.version) {
-            tracing::error!(group = %dir.path.display(), %error, "cannot remove a control group");
-        }
+/// False when it is still there.
+fn remove(dir: &Dir) -> bool {
+    let removed = tree::remove(&dir.path, dir.version);
+    if let Err(error) = &removed {
+        tracing::error!(group = %dir.path.display(), %error, "cannot remove a control group yet");
     }
+    removed.is_ok()
 }
 
 /// `cannot make /path: permission denied`.

@@ -170,7 +170,8 @@ pub(super) fn remove(directory: &Path, version: Version) -> io::Result<()> {
     }
 }
 
-fn remove_empty(directory: &Path) -> io::Result<()> {
+/// One try, which fails while there is a process in it.
+pub(super) fn remove_empty(directory: &Path) -> io::Result<()> {
     let Err(error) = fs::remove_dir(directory) else { return Ok(()) };
     // It has processes or children.
     for child in children(directory) {
