@@ -172,12 +172,13 @@ fn used() -> Duration {
 }
 
 fn disk() -> Outcome {
-    // Where whoever looks for it must make it readable first.
     let hidden = Path::new("hidden");
-    let closed = fs::Permissions::from_mode(0o300);
-    fs::create_dir(hidden).and_then(|()| fs::set_permissions(hidden, closed)).map_err(why(hidden))?;
     let path = &hidden.join("filler");
-    let mut file = fs::File::create(path).map_err(why(path))?;
+    let mut file = fs::create_dir(hidden).and_then(|()| fs::File::create(path)).map_err(why(path))?;
+    // Whoever looks for it must open these first.
+    for (folder, mode) in [(hidden, 0o000), (Path::new("."), 0o300)] {
+        fs::set_permissions(folder, fs::Permissions::from_mode(mode)).map_err(why(folder))?;
+    }
     for _ in 0..DISK / STEP {
         file.write_all(&vec![7; STEP]).map_err(why(path))?;
     }

@@ -28,9 +28,9 @@ use crate::usage::Measured;
 /// How long a start may wait for a process before the execution is refused.
 const START_PATIENCE: Duration = Duration::from_secs(2);
 
-/// How soon a supervisor must have begun, or ended everything, before it is looked after.
+/// How soon it must have begun, or ended everything, before it is looked after.
 const LOOK_AFTER: Duration = Duration::from_secs(1);
-/// How long it may take to end everything, which is longer than it tries by itself.
+/// How long a supervisor may take to end everything, which is longer than it tries by itself.
 const END_PATIENCE: Duration = Duration::from_secs(35);
 
 impl From<ConfineError> for LaunchError {
@@ -96,12 +96,12 @@ impl Started {
     fn look_after(&mut self) {
         let now = Instant::now();
         self.look_after = Some(now + LOOK_AFTER);
-        match self.end_by {
-            Some(end_by) if now > end_by => self.control.end(),
-            _ => self.control.wake(),
-        }
-        if let Some(leaf) = self.confinement.leaf.as_ref().filter(|_| self.end_by.is_some()) {
-            leaf.end();
+        self.control.wake();
+        let Some(end_by) = self.end_by else { return };
+        // Those before it may have found no room.
+        self.control.order(Order::Kill);
+        if now > end_by {
+            self.control.end();
         }
     }
 }

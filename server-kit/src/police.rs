@@ -9,16 +9,25 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
-use crate::isolation::{Bounds, Breach, Confinement, GroupCounters, Leaf, Rooms, folder};
+use crate::isolation::stored::{Effort, Unmeasured, stored};
+use crate::isolation::{Bounds, Breach, Confinement, GroupCounters, Leaf, Rooms};
 use crate::supervisor::wire::Counters;
 
 /// Between two looks.
 const INTERVAL: Duration = Duration::from_millis(100);
 /// Walking a folder must not take more than this part of the time.
 const WALK_PART: u32 = 10;
+/// One walk. What takes longer cannot be measured.
+const WALK_AT_MOST: Duration = Duration::from_secs(60);
+/// Walks at once in this server: each takes a descriptor for each level of folders.
+static WALKS: Semaphore = Semaphore::const_new(2);
+
+/// What a walk brought.
+type Stored = Result<u64, Unmeasured>;
 
 /// What is looked at for one Run.
 pub(crate) struct Police {
@@ -32,6 +41,8 @@ pub(crate) struct Police {
     /// The last measure was too much.
     suspected: bool,
     walk: Walk,
+    /// The last walk found too much.
+    doubted: bool,
     storage_peak: Option<u64>,
     /// What it can fill beside its directory.
     rooms: Arc<Rooms>,
@@ -43,7 +54,7 @@ pub(crate) struct Police {
 enum Walk {
     Off,
     From(Instant),
-    Now { since: Instant, task: JoinHandle<Option<u64>> },
+    Now { since: Instant, task: JoinHandle<Stored> },
 }
 
 /// What to do.
@@ -72,6 +83,7 @@ impl Police {
             next,
             suspected: false,
             walk,
+            doubted: false,
             storage_peak: None,
             rooms: Arc::new(Rooms::of(Vec::new(), confinement.owner)),
             bounded_files: confinement.bounded_files,
@@ -101,7 +113,7 @@ impl Police {
                         tokio::time::sleep_until(*at).await;
                         None
                     }
-                    Walk::Now { task, .. } => Some(task.await.unwrap_or(Some(0))),
+                    Walk::Now { task, .. } => Some(task.await.unwrap_or(Err(Unmeasured::Short))),
                 }
             };
             let used = tokio::select! {
@@ -123,25 +135,50 @@ impl Police {
         }
     }
 
-    /// A walk is due, or brought what [`stored`] says.
-    fn walked(&mut self, used: Option<Option<u64>>) -> Option<Breach> {
+    /// A walk is due, or brought something. What is moved meanwhile may be counted twice: only what a second walk finds as well
+    /// has broken the bound.
+    fn walked(&mut self, used: Option<Stored>) -> Option<Breach> {
         let now = Instant::now();
         let Some(used) = used else {
-            let (directory, rooms) = (self.directory.clone(), Arc::clone(&self.rooms));
-            let task = tokio::task::spawn_blocking(move || stored(&directory, &rooms));
-            self.walk = Walk::Now { since: now, task };
+            self.walk = Walk::Now { since: now, task: tokio::spawn(self.walk()) };
             return None;
         };
+        let breach = self.stored(used);
+        let first = !std::mem::replace(&mut self.doubted, breach.is_some());
         if let Walk::Now { since, .. } = self.walk {
-            self.walk = Walk::From(now + INTERVAL.max((now - since) * WALK_PART));
+            let pause = INTERVAL.max((now - since) * WALK_PART);
+            self.walk = Walk::From(if self.doubted { now } else { now + pause });
         }
-        self.stored(used)
+        breach.filter(|_| !first)
     }
 
-    fn stored(&mut self, used: Option<u64>) -> Option<Breach> {
-        let Some(used) = used else { return Some(self.bounds.storage_too_deep()) };
-        self.storage_peak = Some(self.storage_peak.unwrap_or(0).max(used));
-        (used > self.bounds.storage?).then(|| self.bounds.too_much_storage(self.storage_peak))
+    fn stored(&mut self, used: Stored) -> Option<Breach> {
+        let limit = self.bounds.storage?;
+        match used {
+            Ok(used) => {
+                let peak = self.storage_peak.unwrap_or(0).max(used);
+                self.storage_peak = Some(peak);
+                (used > limit).then(|| self.bounds.too_much_storage(Some(peak)))
+            }
+            Err(Unmeasured::Short) => None,
+            Err(why) => Some(self.bounds.unmeasured_storage(why)),
+        }
+    }
+
+    /// Bytes on the disk of everything below the directory on its own file system, and in the rooms.
+    fn walk(&self) -> impl Future<Output = Stored> + use<> {
+        let effort = Effort { enough: self.bounds.storage.unwrap_or(u64::MAX), at_most: WALK_AT_MOST };
+        let (directory, rooms) = (self.directory.clone(), Arc::clone(&self.rooms));
+        async move {
+            // It is never closed.
+            let _turn = WALKS.acquire().await;
+            let walk = tokio::task::spawn_blocking(move || {
+                let Ok(own) = rustix::fs::lstat(&directory) else { return rooms.used(effort) };
+                let below = stored(&directory, effort, |stat| stat.st_dev == own.st_dev)?;
+                Ok(below + rooms.used(effort)?)
+            });
+            walk.await.unwrap_or(Err(Unmeasured::Short))
+        }
     }
 
     /// What the groups of a Run say about its bounds.
@@ -190,29 +227,20 @@ impl Police {
         let mut breach = self.refused(counters);
         if let Some(limit) = self.bounds.memory.filter(|_| self.policed) {
             // Its processes' own memory is gone with them; this is still there.
-            let left = self.rooms.used();
-            if left.is_none_or(|left| left > limit) {
-                breach = breach.or_else(|| Some(self.bounds.out_of_memory(left, true)));
+            let left = self.rooms.used(Effort { enough: limit, at_most: WALK_AT_MOST });
+            if left.is_ok_and(|left| left > limit) {
+                breach = breach.or_else(|| Some(self.bounds.out_of_memory(left.ok(), true)));
             }
         }
         if self.bounds.storage.is_some() {
-            let (directory, rooms) = (std::mem::take(&mut self.directory), Arc::clone(&self.rooms));
-            let walk = tokio::task::spawn_blocking(move || stored(&directory, &rooms));
-            let stored = self.stored(walk.await.unwrap_or(Some(0)));
-            breach = breach.or(stored);
+            let used = self.walk().await;
+            breach = breach.or(self.stored(used));
             if self.bounded_files && signal == nix::libc::SIGXFSZ {
                 breach = breach.or_else(|| Some(self.bounds.too_large_a_file(self.storage_peak)));
             }
         }
         (breach, self.storage_peak)
     }
-}
-
-/// Bytes on the disk of everything below `directory` on its own file system, and in `rooms`; `None` as
-/// [`folder::occupied`] says.
-fn stored(directory: &Path, rooms: &Rooms) -> Option<u64> {
-    let Ok(own) = rustix::fs::lstat(directory) else { return rooms.used() };
-    Some(folder::occupied(directory, |stat| stat.st_dev == own.st_dev)? + rooms.used()?)
 }
 
 #[cfg(test)]
@@ -231,17 +259,14 @@ mod tests {
     }
 
     #[test]
-    fn storage_is_what_the_disk_holds_and_links_are_not_followed() {
-        let dir = tempfile::tempdir().expect("tempdir");
-        let outside = tempfile::tempdir().expect("tempdir");
-        std::fs::write(outside.path().join("big"), vec![1; 1 << 20]).expect("write");
-        std::fs::create_dir(dir.path().join("deep")).expect("folder");
-        std::fs::write(dir.path().join("deep/file"), vec![1; 100_000]).expect("write");
-        std::os::unix::fs::symlink(outside.path(), dir.path().join("link")).expect("link");
-        let sparse = std::fs::File::create(dir.path().join("sparse")).expect("file");
-        sparse.set_len(1 << 30).expect("length");
-        let used = stored(dir.path(), &Rooms::default()).expect("measured");
-        assert!((100_000..300_000).contains(&used), "{used}");
-        assert_eq!(stored(Path::new("/nowhere/at/all"), &Rooms::default()), Some(0));
+    fn what_a_walk_finds_must_be_found_twice_while_it_runs() {
+        let bounds = Bounds { storage: Some(1000), ..Bounds::default() };
+        let confinement = Confinement { bounds, ..Confinement::default() };
+        let mut police = Police::new(&confinement, Path::new("/"));
+        let mut walked = |used| police.walked(Some(used)).map(|breach| breach.message);
+        assert_eq!((walked(Ok(1001)), walked(Ok(1000)), walked(Ok(1001))), (None, None, None));
+        assert!(walked(Ok(1001)).is_some_and(|message| message.contains("peak 1001")));
+        assert_eq!((walked(Err(Unmeasured::Short)), walked(Err(Unmeasured::Deep))), (None, None));
+        assert!(walked(Err(Unmeasured::Deep)).is_some_and(|message| message.contains("128 deep")));
     }
 }

@@ -14,7 +14,7 @@ pub(crate) struct Measured {
     pub rusage: Option<Counters>,
     /// From its control groups; empty where it has none.
     pub group: GroupCounters,
-    /// Bytes in its working directory at most, as far as it was looked at; absent without a limit on them.
+    /// Bytes in its folder at most, as far as it was looked at; absent without a limit on them.
     pub storage_peak: Option<u64>,
 }
 

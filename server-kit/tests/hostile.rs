@@ -137,6 +137,14 @@ async fn a_run_that_stops_its_supervisor_still_ends() {
     server.execute(hog).await.expect("accepted");
     assert_eq!(server.end("b").await.stop_cause(), StopCause::OutOfMemory);
 
+    // One that goes on with it, until its supervisor is ended and the nursery does the rest.
+    let marker = "marker-goes-on";
+    let on = "while :; do kill -STOP $PPID; done";
+    server.execute(job("e", &["bash", "-c", on, marker])).await.expect("accepted");
+    eventually("the command runs", || !marked(marker).is_empty()).await;
+    server.runtime.cancel(cancel("e", 1)).await.expect("cancels");
+    assert_eq!((server.end("e").await.stop_cause(), marked(marker)), (StopCause::Cancelled, vec![]));
+
     // And who makes supervisors: the next start finds that out.
     signal(nursery, "STOP");
     eventually("the nursery is stopped", || is_stopped(nursery)).await;

@@ -6,6 +6,7 @@ use kruntimes_proto::v1::StopCause;
 use kruntimes_resources::{Amount, Kind, check, display, names};
 
 use super::ConfineError;
+use super::stored::Unmeasured;
 
 /// The ceilings of one Run; `None` is none.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -16,7 +17,7 @@ pub(crate) struct Bounds {
     /// Bytes.
     pub memory: Option<u64>,
     pub pids: Option<u64>,
-    /// Bytes in its working directory, and in the `/tmp` and `/dev/shm` that are its own.
+    /// Bytes in its folder, and in the `/tmp` and `/dev/shm` that are its own.
     pub storage: Option<u64>,
     /// Reads, and as many writes, a second on the disk of its working directory: what it leased.
     pub iops: Option<u64>,
@@ -108,11 +109,11 @@ impl Bounds {
     }
 
     /// What it has stored cannot be measured.
-    pub(crate) fn storage_too_deep(&self) -> Breach {
+    pub(crate) fn unmeasured_storage(&self, why: Unmeasured) -> Breach {
         let limit = told(names::EPHEMERAL_STORAGE, self.storage.unwrap_or_default());
-        let deepest = super::folder::DEEPEST;
         let message = format!(
-            "folders are nested more than {deepest} deep: what is in them cannot be held to the limit of {limit} on ephemeral storage"
+            "what is stored cannot be held to the limit of {limit} on ephemeral storage: {}",
+            why.why()
         );
         Breach { cause: StopCause::StorageExceeded, message }
     }

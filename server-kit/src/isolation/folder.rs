@@ -6,7 +6,7 @@
 
 use std::ffi::{CStr, CString};
 use std::io;
-use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use rustix::fs::{AtFlags, Dir, FileType, Gid, Mode, OFlags, Stat, Uid};
@@ -133,65 +133,6 @@ pub(crate) fn remove_left(shared: &Path, belongs: impl Fn(u32) -> bool) -> io::R
         }
     }
     Ok(())
-}
-
-/// Bytes of what belongs to `id` in `shared`, as [`remove_left`] would remove it; `None` as [`occupied`] says.
-pub(crate) fn held(shared: &Path, id: u32) -> Option<u64> {
-    occupied(shared, |stat| stat.st_uid == id)
-}
-
-/// Folders within folders that [`occupied`] goes into: each takes a descriptor.
-pub(crate) const DEEPEST: usize = 128;
-
-/// Bytes on the disk of what lies below `root`, and of each entry there for which `counts` holds; what lies below another is
-/// not looked at. A file with several names there counts once for each. Things may come and go meanwhile, and folders may
-/// be moved. `None` where folders are nested more than [`DEEPEST`] deep: that cannot be measured.
-pub(crate) fn occupied(root: &Path, counts: impl Fn(&Stat) -> bool) -> Option<u64> {
-    let Ok(top) = rustix::fs::open(root, FOLDER, Mode::empty()).and_then(Dir::new) else { return Some(0) };
-    let (mut total, mut open) = (0, vec![top]);
-    while let Some(folder) = open.last_mut() {
-        let Some(Ok(entry)) = folder.read() else {
-            open.pop();
-            continue;
-        };
-        let name = entry.file_name();
-        if name == c"." || name == c".." {
-            continue;
-        }
-        let Ok(here) = folder.fd() else { continue };
-        let stat = rustix::fs::statat(here, name, AtFlags::SYMLINK_NOFOLLOW);
-        let Some(stat) = stat.ok().filter(&counts) else { continue };
-        // Units of 512 bytes, whatever the file system's block size (stat(2)).
-        total += u64::try_from(stat.st_blocks).unwrap_or(0) * 512;
-        if !FileType::from_raw_mode(stat.st_mode).is_dir() {
-            continue;
-        }
-        let Ok(inner) = open_for_reading(here, name) else { continue };
-        if open.len() == DEEPEST {
-            return None;
-        }
-        open.push(inner);
-    }
-    Some(total)
-}
-
-/// Opens a folder, and makes it readable first where its owner took that away.
-fn open_for_reading(parent: BorrowedFd<'_>, name: &CStr) -> rustix::io::Result<Dir> {
-    let folder = match rustix::fs::openat(parent, name, FOLDER, Mode::empty()) {
-        Err(rustix::io::Errno::ACCESS) => {
-            let pinned = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-            let pinned = rustix::fs::openat(parent, name, pinned, Mode::empty())?;
-            let mode = Mode::from_raw_mode(rustix::fs::fstat(&pinned)?.st_mode);
-            // By its descriptor: the name could be another thing by now.
-            rustix::fs::chmod(
-                format!("/proc/self/fd/{}", pinned.as_raw_fd()),
-                mode | Mode::RUSR | Mode::XUSR,
-            )?;
-            rustix::fs::openat(&pinned, c".", FOLDER, Mode::empty())
-        }
-        other => other,
-    };
-    Dir::new(folder?)
 }
 
 fn chown_at(parent: BorrowedFd<'_>, name: &CStr, uid: u32, gid: u32) -> io::Result<()> {

@@ -34,7 +34,7 @@ mod choose;
 mod devices;
 mod fence;
 mod fencing;
-pub(crate) mod folder;
+mod folder;
 mod ids;
 mod kill;
 mod landlock;
@@ -45,6 +45,7 @@ mod part;
 mod places;
 mod rooms;
 mod seccomp;
+pub(crate) mod stored;
 mod trial;
 
 use std::collections::BTreeMap;

@@ -10,7 +10,7 @@ use std::path::Path;
 
 use rustix::fs::{Mode, OFlags};
 
-use super::folder;
+use super::stored::{Effort, Unmeasured, stored};
 
 /// Where programs keep what they share with each other as memory.
 pub(crate) const SHARED_MEMORY: &str = "/dev/shm";
@@ -46,14 +46,15 @@ impl Rooms {
         self.mounts.iter().map(|mount| mount.as_fd()).collect()
     }
 
-    /// Bytes that lie there now; `None` as [`folder::occupied`] says.
-    pub(crate) fn used(&self) -> Option<u64> {
+    /// Bytes that lie there now.
+    pub(crate) fn used(&self, effort: Effort) -> Result<u64, Unmeasured> {
         let mounts = self.mounts.iter().filter_map(|mount| rustix::fs::fstatfs(mount).ok());
         let used = mounts.map(|stat| {
             stat.f_blocks.saturating_sub(stat.f_bfree) * u64::try_from(stat.f_bsize).unwrap_or(4096)
         });
-        let left = self.owner.map_or(Some(0), |id| folder::held(Path::new(SHARED_MEMORY), id))?;
-        Some(used.sum::<u64>() + left)
+        // As `folder::remove_left` would remove it.
+        let held = |id| stored(Path::new(SHARED_MEMORY), effort, |stat| stat.st_uid == id);
+        Ok(used.sum::<u64>() + self.owner.map_or(Ok(0), held)?)
     }
 
     /// Whether a file of that device may lie there: `MAJOR:MINOR` as `/proc/PID/maps` has it.
@@ -80,6 +81,7 @@ mod tests {
         for text in ["", "1", "x:y", "ffff:ffff"] {
             assert!(!rooms.is_on(text), "{text}");
         }
-        assert_eq!(Rooms::default().used(), Some(0));
+        let effort = Effort { enough: 0, at_most: std::time::Duration::ZERO };
+        assert_eq!(Rooms::default().used(effort), Ok(0));
     }
 }

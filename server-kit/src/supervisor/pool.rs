@@ -9,6 +9,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open, pidfd_send_signal};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::{Semaphore, oneshot};
@@ -16,8 +17,7 @@ use tokio::sync::{Semaphore, oneshot};
 use crate::isolation::Fences;
 
 use super::nursery::{MARKER, MORE};
-use super::sys::{receive, send, signal_process, socket_pair};
-use super::tree::parent_of;
+use super::sys::{receive, send, socket_pair};
 use super::wire::{IN_MEMORY, IN_MESSAGE, INLINE_JOB, Job, LEASED, MAX_MESSAGE, News, Order, Report};
 
 /// Why no supervisor could be had. Transient: it is tried again until the pool is dropped.
@@ -144,9 +144,7 @@ impl Pool {
 
     /// Lets the nursery go on, should somebody have stopped it.
     pub(crate) fn wake(&self) {
-        if let Some(nursery) = &lock(&self.shared.state).nursery {
-            wake(nursery.pid);
-        }
+        self.shared.wake();
     }
 
     /// Asks for as many supervisors as are missing. Call once a started command is on its way.
@@ -257,16 +255,18 @@ impl Shared {
         }
     }
 
+    fn wake(&self) {
+        if let Some(pid) = lock(&self.state).nursery.as_ref().and_then(|nursery| Pid::from_raw(nursery.pid)) {
+            // Our own child: the number is not another's before it is waited for.
+            let _ = kill_process(pid, Signal::CONT);
+        }
+    }
+
     fn told(&self, pid: i32) {
         if let Some(waiter) = lock(&self.state).gone.remove(&pid) {
             let _ = waiter.send(());
         }
     }
-}
-
-/// A signal that does nothing to whoever is not stopped.
-fn wake(pid: i32) {
-    let _ = signal_process(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGCONT);
 }
 
 fn spawn_nursery(socket: OwnedFd) -> io::Result<Child> {
@@ -286,6 +286,8 @@ pub(crate) struct Control {
     socket: AsyncFd<OwnedFd>,
     gone: oneshot::Receiver<()>,
     pid: i32,
+    /// Stays this process, whoever inherits it. `None` where the kernel has none (before 5.3).
+    pidfd: Option<OwnedFd>,
     /// Descriptors that came with reports.
     given: Vec<OwnedFd>,
     shared: Arc<Shared>,
@@ -298,7 +300,8 @@ impl Control {
         lock(&shared.state).gone.insert(idle.pid, sender);
         // SAFETY: an `OwnedFd` gives the same open descriptor as long as it lives.
         let socket = unsafe { AsyncFd::register_with_interest(idle.control, Interest::READABLE) }?;
-        Ok(Self { socket, gone, pid: idle.pid, given: Vec::new(), shared })
+        let pidfd = Pid::from_raw(idle.pid).and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok());
+        Ok(Self { socket, gone, pid: idle.pid, pidfd, given: Vec::new(), shared })
     }
 
     fn send_job(&self, job: &Job, streams: &Streams, confining: &[OwnedFd]) -> io::Result<()> {
@@ -351,21 +354,21 @@ impl Control {
         }
     }
 
-    /// Lets the supervisor go on, should somebody have stopped it.
+    /// Lets the supervisor go on, should somebody have stopped it, and the nursery.
     pub(crate) fn wake(&self) {
-        wake(self.pid);
+        self.signal(Signal::CONT);
+        self.shared.wake();
     }
 
     /// Ends the supervisor itself: the nursery ends what it leaves.
     pub(crate) fn end(&self) {
-        let Some(pid) = rustix::process::Pid::from_raw(self.pid) else { return };
-        let Ok(pidfd) = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()) else {
-            return;
-        };
-        // With the descriptor open it stays this one: a child of the nursery, which is ours.
-        let nursery = parent_of(nix::unistd::Pid::from_raw(self.pid));
-        if nursery.and_then(parent_of) == Some(nix::unistd::Pid::this()) {
-            let _ = rustix::process::pidfd_send_signal(&pidfd, rustix::process::Signal::KILL);
+        self.signal(Signal::KILL);
+    }
+
+    fn signal(&self, signal: Signal) {
+        if let Some(pidfd) = &self.pidfd {
+            // It is gone when this fails.
+            let _ = pidfd_send_signal(pidfd, signal);
         }
     }
 
@@ -373,7 +376,17 @@ impl Control {
     /// behind. False when nobody can say so.
     pub(crate) async fn orphans_gone(&mut self) -> bool {
         const PATIENCE: Duration = Duration::from_secs(35);
-        matches!(tokio::time::timeout(PATIENCE, &mut self.gone).await, Ok(Ok(())))
+        let shared = Arc::clone(&self.shared);
+        let keep_awake = async {
+            loop {
+                shared.wake();
+                tokio::time::sleep(Duration::from_secs(1)).await;
+            }
+        };
+        tokio::select! {
+            gone = tokio::time::timeout(PATIENCE, &mut self.gone) => matches!(gone, Ok(Ok(()))),
+            () = keep_awake => false,
+        }
     }
 }
 

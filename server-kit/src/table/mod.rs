@@ -181,14 +181,18 @@ impl<P: Clone> Table<P> {
         group: GroupCounters,
     ) -> Vec<Action> {
         let Some(entry) = self.entry(slot) else { return Vec::new() };
-        let (started_at, sample) = match &entry.state {
-            State::Starting { .. } => (0, None),
-            State::Running { started_at, sample, .. } => (*started_at, sample.as_deref().copied()),
+        let (started_at, stop, sample) = match &entry.state {
+            State::Starting { stop } => (0, stop.clone(), None),
+            State::Running { started_at, stop, sample } => {
+                (*started_at, stop.clone(), sample.as_deref().copied())
+            }
             State::Finished(_) => return Vec::new(),
         };
         let measured = Measured { wall, group, ..sample.unwrap_or_default() };
-        let message = "the supervisor of this execution was killed".to_owned();
-        let cause = StopCause::ServerLost;
+        let killed = "the supervisor of this execution was killed".to_owned();
+        // What was being stopped was to end.
+        let (cause, message) =
+            stop.map_or((StopCause::ServerLost, killed), |stop| (stop.cause, stop.message));
         let signal = nix::libc::SIGKILL;
         let outcome =
             Outcome { cause, code: 0, signal, message, started_at, finished_at: at, measured, proven };

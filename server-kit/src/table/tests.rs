@@ -235,6 +235,12 @@ fn a_killed_supervisor_is_told_as_such_with_what_was_last_seen() {
     table.lost(slot, 9, Some(4), true, GroupCounters::default());
     let outcome = outcome(&table, "a");
     assert_eq!((outcome.cause, outcome.measured.rusage), (StopCause::ServerLost, Some(counters)));
+    // One that was being stopped ends for that.
+    let slot = accept(&mut table, "b", fence(1, 1));
+    table.started(slot, 1);
+    table.timer(slot, Timer::End);
+    table.lost(slot, 9, Some(4), true, GroupCounters::default());
+    assert_eq!(self::outcome(&table, "b").cause, StopCause::Timeout);
 }
 
 /// Something that happens; small numbers, so that ids, fences and slots meet often.
