@@ -194,7 +194,7 @@ impl Drive {
             Ok(control) => {
                 let working_dir = &self.run.job().working_dir;
                 let own = self.engine.ladder.fencing().own_folder(working_dir);
-                let police = Police::new(&confinement, own.as_deref().unwrap_or(working_dir));
+                let police = Police::new(&confinement, own.as_deref().unwrap_or(working_dir), own.is_some());
                 let pumps = pipes.drain();
                 Ok(Some(Started {
                     control,

@@ -21,18 +21,21 @@ use crate::supervisor::wire::Counters;
 const INTERVAL: Duration = Duration::from_millis(100);
 /// Walking a folder must not take more than this part of the time.
 const WALK_PART: u32 = 10;
-/// One walk. What takes longer cannot be measured.
-const WALK_AT_MOST: Duration = Duration::from_secs(60);
-/// Walks at once in this server: each takes a descriptor for each level of folders.
-static WALKS: Semaphore = Semaphore::const_new(2);
+/// Walks at once in this server, since each takes a descriptor for each level of folders, and how long each may take. One
+/// that takes longer goes to the second line, where nobody waits who is done sooner; what takes longer still cannot be measured.
+static WALKS: [(Semaphore, Duration); 2] =
+    [(Semaphore::const_new(2), Duration::from_secs(1)), (Semaphore::const_new(1), Duration::from_secs(60))];
 
-/// What a walk brought.
+/// What a walk brought, and how long it took.
+type Walked = (Stored, Duration);
 type Stored = Result<u64, Unmeasured>;
 
 /// What is looked at for one Run.
 pub(crate) struct Police {
     bounds: Bounds,
     directory: PathBuf,
+    /// It is this Run's alone, so that nothing is mounted in it.
+    own: bool,
     /// Its groups say what was refused.
     events: bool,
     /// The supervisor must measure.
@@ -54,7 +57,7 @@ pub(crate) struct Police {
 enum Walk {
     Off,
     From(Instant),
-    Now { since: Instant, task: JoinHandle<Stored> },
+    Now(JoinHandle<Walked>),
 }
 
 /// What to do.
@@ -67,7 +70,7 @@ pub(crate) enum Finding {
 
 impl Police {
     /// From the moment at which the Run was handed over.
-    pub(crate) fn new(confinement: &Confinement, directory: &Path) -> Self {
+    pub(crate) fn new(confinement: &Confinement, directory: &Path, own: bool) -> Self {
         let bounds = confinement.bounds;
         let held = bounds.memory.is_some() || bounds.pids.is_some();
         let events = held && confinement.leaf.is_some() && !confinement.policed;
@@ -78,6 +81,7 @@ impl Police {
         Self {
             bounds,
             directory: directory.to_owned(),
+            own,
             events,
             policed,
             next,
@@ -113,7 +117,7 @@ impl Police {
                         tokio::time::sleep_until(*at).await;
                         None
                     }
-                    Walk::Now { task, .. } => Some(task.await.unwrap_or(Err(Unmeasured::Short))),
+                    Walk::Now(task) => Some(task.await.unwrap_or((Err(Unmeasured::Short), Duration::ZERO))),
                 }
             };
             let used = tokio::select! {
@@ -137,19 +141,19 @@ impl Police {
 
     /// A walk is due, or brought something. What is moved meanwhile may be counted twice: only what a second walk finds as well
     /// has broken the bound.
-    fn walked(&mut self, used: Option<Stored>) -> Option<Breach> {
-        let now = Instant::now();
-        let Some(used) = used else {
-            self.walk = Walk::Now { since: now, task: tokio::spawn(self.walk()) };
+    fn walked(&mut self, walked: Option<Walked>) -> Option<Breach> {
+        let Some((used, took)) = walked else {
+            self.walk = Walk::Now(tokio::spawn(self.walk()));
             return None;
         };
-        let breach = self.stored(used);
-        let first = !std::mem::replace(&mut self.doubted, breach.is_some());
-        if let Walk::Now { since, .. } = self.walk {
-            let pause = INTERVAL.max((now - since) * WALK_PART);
-            self.walk = Walk::From(if self.doubted { now } else { now + pause });
-        }
-        breach.filter(|_| !first)
+        let too_much = match used {
+            Ok(used) => self.bounds.storage.is_some_and(|limit| used > limit),
+            Err(why) => why != Unmeasured::Short,
+        };
+        let sure = std::mem::replace(&mut self.doubted, too_much) || !too_much;
+        let pause = if sure { INTERVAL.max(took * WALK_PART) } else { Duration::ZERO };
+        self.walk = Walk::From(Instant::now() + pause);
+        if sure { self.stored(used) } else { None }
     }
 
     fn stored(&mut self, used: Stored) -> Option<Breach> {
@@ -166,18 +170,28 @@ impl Police {
     }
 
     /// Bytes on the disk of everything below the directory on its own file system, and in the rooms.
-    fn walk(&self) -> impl Future<Output = Stored> + use<> {
-        let effort = Effort { enough: self.bounds.storage.unwrap_or(u64::MAX), at_most: WALK_AT_MOST };
-        let (directory, rooms) = (self.directory.clone(), Arc::clone(&self.rooms));
+    fn walk(&self) -> impl Future<Output = Walked> + use<> {
+        let (enough, own) = (self.bounds.storage.unwrap_or(u64::MAX), self.own);
+        let (directory, rooms) = (Arc::new(self.directory.clone()), Arc::clone(&self.rooms));
         async move {
-            // It is never closed.
-            let _turn = WALKS.acquire().await;
-            let walk = tokio::task::spawn_blocking(move || {
-                let Ok(own) = rustix::fs::lstat(&directory) else { return rooms.used(effort) };
-                let below = stored(&directory, effort, |stat| stat.st_dev == own.st_dev)?;
-                Ok(below + rooms.used(effort)?)
-            });
-            walk.await.unwrap_or(Err(Unmeasured::Short))
+            let mut walked = (Err(Unmeasured::Short), Duration::ZERO);
+            for (line, at_most) in &WALKS {
+                // It is never closed.
+                let _turn = line.acquire().await;
+                let began = Instant::now();
+                let (directory, rooms) = (Arc::clone(&directory), Arc::clone(&rooms));
+                let effort = Effort { enough, at_most: *at_most };
+                let walk = tokio::task::spawn_blocking(move || {
+                    let Ok(top) = rustix::fs::lstat(&*directory) else { return rooms.used(enough) };
+                    let below = stored(&directory, effort, |stat| own || stat.st_dev == top.st_dev)?;
+                    Ok(below + rooms.used(enough)?)
+                });
+                walked = (walk.await.unwrap_or(Err(Unmeasured::Short)), began.elapsed());
+                if !matches!(walked.0, Err(Unmeasured::Long(_))) {
+                    break;
+                }
+            }
+            walked
         }
     }
 
@@ -227,13 +241,19 @@ impl Police {
         let mut breach = self.refused(counters);
         if let Some(limit) = self.bounds.memory.filter(|_| self.policed) {
             // Its processes' own memory is gone with them; this is still there.
-            let left = self.rooms.used(Effort { enough: limit, at_most: WALK_AT_MOST });
+            let rooms = Arc::clone(&self.rooms);
+            let left = tokio::task::spawn_blocking(move || rooms.used(limit)).await;
+            let left = left.unwrap_or(Err(Unmeasured::Short));
             if left.is_ok_and(|left| left > limit) {
                 breach = breach.or_else(|| Some(self.bounds.out_of_memory(left.ok(), true)));
             }
         }
         if self.bounds.storage.is_some() {
-            let used = self.walk().await;
+            if let Walk::Now(task) = std::mem::replace(&mut self.walk, Walk::Off) {
+                // Two at once would open and close the same folders.
+                let _ = task.await;
+            }
+            let (used, _) = self.walk().await;
             breach = breach.or(self.stored(used));
             if self.bounded_files && signal == nix::libc::SIGXFSZ {
                 breach = breach.or_else(|| Some(self.bounds.too_large_a_file(self.storage_peak)));
@@ -251,7 +271,7 @@ mod tests {
     fn what_is_measured_must_be_too_much_twice() {
         let bounds = Bounds { memory: Some(1000), ..Bounds::default() };
         let confinement = Confinement { bounds, policed: true, ..Confinement::default() };
-        let mut police = Police::new(&confinement, Path::new("/"));
+        let mut police = Police::new(&confinement, Path::new("/"), false);
         let mut sampled =
             |resident_bytes| police.sampled(&Counters { resident_bytes, ..Counters::default() });
         assert_eq!((sampled(1001), sampled(1000), sampled(1001)), (None, None, None));
@@ -262,11 +282,12 @@ mod tests {
     fn what_a_walk_finds_must_be_found_twice_while_it_runs() {
         let bounds = Bounds { storage: Some(1000), ..Bounds::default() };
         let confinement = Confinement { bounds, ..Confinement::default() };
-        let mut police = Police::new(&confinement, Path::new("/"));
-        let mut walked = |used| police.walked(Some(used)).map(|breach| breach.message);
+        let mut police = Police::new(&confinement, Path::new("/"), false);
+        let mut walked = |used| police.walked(Some((used, Duration::ZERO))).map(|breach| breach.message);
         assert_eq!((walked(Ok(1001)), walked(Ok(1000)), walked(Ok(1001))), (None, None, None));
         assert!(walked(Ok(1001)).is_some_and(|message| message.contains("peak 1001")));
         assert_eq!((walked(Err(Unmeasured::Short)), walked(Err(Unmeasured::Deep))), (None, None));
         assert!(walked(Err(Unmeasured::Deep)).is_some_and(|message| message.contains("128 deep")));
+        assert_eq!(police.storage(), Some(1001));
     }
 }

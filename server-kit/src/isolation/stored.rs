@@ -1,10 +1,10 @@
 //! How much lies in a folder, whatever who fills it does against being measured.
 //!
-//! The tree is gone through by descriptors, never through a link, so that moving folders hides nothing and no path is too
-//! long. A folder that its owner closed is opened up while it is looked into.
+//! The tree is gone through by descriptors, never through a link: no path is too long, and a folder that is moved while it is
+//! looked into stays that folder. One that its owner closed is opened up meanwhile.
 
 use std::collections::HashSet;
-use std::os::fd::{AsRawFd as _, BorrowedFd};
+use std::os::fd::{AsRawFd as _, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -13,6 +13,8 @@ use rustix::io::Errno;
 
 /// Folders below the first, one in the other, that are gone into: each takes a descriptor.
 const DEEPEST: usize = 128;
+/// Files with several names that are told apart: each takes 16 bytes of this process.
+const LINKED_AT_MOST: usize = 1 << 20;
 
 const PINNED: OFlags = OFlags::PATH.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 const READ: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
@@ -22,7 +24,8 @@ const READ: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::CLOEX
 pub(crate) enum Unmeasured {
     Deep,
     Closed,
-    Long,
+    /// With the bytes that were counted so far.
+    Long(u64),
     /// This process has no more descriptors or memory: nobody's fault, and another time it can be measured.
     Short,
 }
@@ -33,7 +36,7 @@ impl Unmeasured {
         match self {
             Self::Deep => format!("folders are nested more than {DEEPEST} deep"),
             Self::Closed => "a folder cannot be opened".to_owned(),
-            Self::Long => "it is too much to look through".to_owned(),
+            Self::Long(_) => "it is too much to look through".to_owned(),
             Self::Short => "the server has no descriptors left".to_owned(),
         }
     }
@@ -72,8 +75,8 @@ pub(crate) fn stored(root: &Path, effort: Effort, counts: impl Fn(&Stat) -> bool
         if total > effort.enough {
             break;
         }
-        if Instant::now() > deadline {
-            return Err(Unmeasured::Long);
+        if Instant::now() > deadline || linked.len() > LINKED_AT_MOST {
+            return Err(Unmeasured::Long(total));
         }
         let here = level.entries.fd().map_err(Unmeasured::of)?;
         let stat = match rustix::fs::statat(here, name, AtFlags::SYMLINK_NOFOLLOW) {
@@ -120,14 +123,20 @@ impl Level {
         let mut closed = None;
         if rustix::fs::accessat(&pinned, c".", Access::READ_OK | Access::EXEC_OK, AtFlags::empty()).is_err() {
             let was = Mode::from_raw_mode(rustix::fs::fstat(&pinned).map_err(Unmeasured::of)?.st_mode);
-            // By its descriptor: the name could be another thing by now.
-            let path = format!("/proc/self/fd/{}", pinned.as_raw_fd());
-            rustix::fs::chmod(path, was | OPEN).map_err(Unmeasured::of)?;
+            change(&pinned, was | OPEN).map_err(Unmeasured::of)?;
             closed = Some(was);
         }
         let entries = rustix::fs::openat(&pinned, c".", READ, Mode::empty()).and_then(Dir::new);
+        let entries = entries.inspect_err(|_| {
+            let _ = closed.map(|was| change(&pinned, was));
+        });
         Ok(Some(Self { entries: entries.map_err(Unmeasured::of)?, closed }))
     }
+}
+
+/// By its descriptor: the name could be another thing by now.
+fn change(pinned: &OwnedFd, mode: Mode) -> rustix::io::Result<()> {
+    rustix::fs::chmod(format!("/proc/self/fd/{}", pinned.as_raw_fd()), mode)
 }
 
 impl Drop for Level {

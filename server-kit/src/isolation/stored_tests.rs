@@ -54,7 +54,7 @@ fn nobody_looks_longer_than_needed() {
     let some = stored(dir.path(), Effort { enough: 100_000, ..ALL }, |_| true).expect("measured");
     assert!(some > 100_000 && some < 300_000, "{some}");
     let hasty = Effort { at_most: Duration::ZERO, ..ALL };
-    assert_eq!(stored(dir.path(), hasty, |_| true), Err(Unmeasured::Long));
+    assert_eq!(stored(dir.path(), hasty, |_| true), Err(Unmeasured::Long(0)));
 }
 
 #[test]

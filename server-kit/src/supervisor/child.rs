@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::io::{Read as _, Seek as _};
 use std::os::fd::{AsFd, OwnedFd};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::resource::{UsageWho, getrusage};
@@ -13,7 +13,7 @@ use nix::sys::time::TimeValLike as _;
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
 use nix::unistd::Pid;
 
-use crate::isolation::stored::{Effort, Unmeasured};
+use crate::isolation::stored::Unmeasured;
 use crate::isolation::{self, Ahead, Axis, Crusher, FenceError, Once, Rooms, RunFence};
 
 use super::command::{self, Stack, StartError};
@@ -274,8 +274,7 @@ fn living_counters(rooms: &Rooms) -> Counters {
 fn unmapped(rooms: &Rooms, descendants: &[Pid]) -> u64 {
     /// Not worth going through every map for.
     const LITTLE: u64 = 1 << 20;
-    const EFFORT: Effort = Effort { enough: u64::MAX, at_most: Duration::from_secs(2) };
-    let used = match rooms.used(EFFORT) {
+    let used = match rooms.used(u64::MAX) {
         Ok(used) => used,
         Err(Unmeasured::Short) => 0,
         Err(_) => return u64::MAX,
