@@ -28,9 +28,9 @@ use crate::usage::Measured;
 /// How long a start may wait for a process before the execution is refused.
 const START_PATIENCE: Duration = Duration::from_secs(2);
 
-/// How soon it must have begun, or ended everything, before it is looked after.
+/// How soon a supervisor must have begun, or ended everything, before it is looked after.
 const LOOK_AFTER: Duration = Duration::from_secs(1);
-/// How long a supervisor may take to end everything, which is longer than it tries by itself.
+/// How long it may take to end everything, which is longer than it tries by itself.
 const END_PATIENCE: Duration = Duration::from_secs(35);
 
 impl From<ConfineError> for LaunchError {

@@ -169,7 +169,7 @@ impl Police {
         }
     }
 
-    /// Bytes on the disk of everything below the directory on its own file system, and in the rooms.
+    /// Bytes on the disk of everything below the directory, what is mounted there left out, and in the rooms.
     fn walk(&self) -> impl Future<Output = Walked> + use<> {
         let (enough, own) = (self.bounds.storage.unwrap_or(u64::MAX), self.own);
         let (directory, rooms) = (Arc::new(self.directory.clone()), Arc::clone(&self.rooms));
