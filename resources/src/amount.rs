@@ -228,8 +228,9 @@ fn scaled(whole: &str, fraction: &str, scale: &Scale) -> i128 {
         return 0;
     }
     let exponent = 9 + i64::from(scale.decimal) - fraction.len() as i64;
-    // Digits that stay left of the decimal point once the exponent is applied, with 19 to spare for 2^60.
-    let kept = (digits.len() as i64 + exponent + 19).clamp(0, digits.len() as i64) as usize;
+    // Digits that stay left of the decimal point once the exponent is applied, with 19 to spare for 2^60, and no more than an
+    // `i128` holds: 28 are left of the point in what is not capped.
+    let kept = (digits.len() as i64 + exponent + 19).clamp(0, digits.len().min(37) as i64) as usize;
     if kept as i64 + exponent.max(-19) > 48 {
         return capped;
     }

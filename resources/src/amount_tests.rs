@@ -31,6 +31,7 @@ fn every_form_of_the_grammar_is_read() {
         ("1e-400", 1),
         ("0e9999999999", 0),
         ("0.1Ki", 102_400_000_000),
+        ("5000000000000000000000000000.00000000000n", 5_000_000_000 * NANO * NANO),
     ] {
         assert_eq!(parsed(text).nanos(), nanos, "{text}");
     }

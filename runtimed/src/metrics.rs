@@ -39,6 +39,9 @@ struct FailureLabels {
     reason: &'static str,
 }
 
+/// In which the processor works for an attempt.
+const MODES: [&str; 2] = ["user", "system"];
+
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct CpuLabels {
     runtime: Arc<str>,
@@ -113,6 +116,10 @@ impl RuntimedMetrics {
                 "CPU time in the usage records of the attempts that ended here",
                 these.cpu.clone(),
             );
+            // From zero: a rate does not see the value that a series begins with.
+            for mode in MODES {
+                let _ = these.cpu.get_or_create(&CpuLabels { runtime: these.runtime.clone(), mode });
+            }
             registry.register("active_runs", "Attempts that are not finished", these.active.clone());
             registry.register(
                 "stale_effects",
@@ -133,7 +140,8 @@ impl RuntimedMetrics {
 
     /// Counts what the record of an attempt bills: whoever has the Pod's own counter sees what is nobody's.
     pub fn attempt_used(&self, usage: &AttemptUsage) {
-        for (figure, mode) in [("cpu_user_seconds", "user"), ("cpu_system_seconds", "system")] {
+        for mode in MODES {
+            let figure = format!("cpu_{mode}_seconds");
             let billed = usage.figures.iter().filter(|f| f.name == figure && f.value > 0.0);
             let labels = CpuLabels { runtime: self.runtime.clone(), mode };
             self.cpu.get_or_create(&labels).inc_by(billed.map(|figure| figure.value).sum());
@@ -198,6 +206,7 @@ mod tests {
     fn the_bill_of_all_attempts_can_be_added_up() {
         let metrics = Metrics::new(PREFIX);
         let counted = RuntimedMetrics::register(&metrics, "bash");
+        assert!(metrics.encode().contains("mode=\"user\"} 0"), "from zero");
         let figure = |name: &str, value| Figure { name: name.into(), value, ..Figure::default() };
         for value in [0.25, 1.5, f64::NAN, -1.0] {
             let figures = vec![figure("cpu_user_seconds", value), figure("memory_peak_bytes", 4096.0)];

@@ -81,7 +81,7 @@ pub(super) fn without_end(entry: &Entry, reason: Reason, message: String, now: T
 /// The event for an attempt that was stopped before the server had it.
 pub(super) fn unstarted(entry: &Entry, stop: Stop, now: Timestamp) -> RunEvent {
     match stop {
-        Stop::Suspended => RunEvent::Suspended { fence: entry.fence.clone(), usage: None },
+        Stop::Suspended => RunEvent::Suspended { fence: entry.fence.clone(), usage: entry.last_seen() },
         Stop::Draining => hand_back(entry, "the Pod is stopping", std::time::Duration::ZERO),
         Stop::Cancelled => without_end(entry, Reason::Cancelled, CANCELLED.into(), now),
         Stop::PendingTimeout => without_end(entry, Reason::PendingTimeout, PENDING_TIMEOUT.into(), now),

@@ -290,6 +290,12 @@ fn suspend_gives_the_run_back_uncounted() {
     bench.send(Event::Seen(with(&run, |run| run.spec.suspend = Some(true))));
     let event = bench.finish(end(false, StopCause::Suspended));
     assert!(matches!(event, RunEvent::Suspended { .. }), "{event:?}");
+    // Its server is lost before it said what was used.
+    let mut bench = Bench::running(&run);
+    bench.send(Event::Seen(with(&run, |run| run.spec.suspend = Some(true))));
+    let another = Event::ServerUp { instance: Instance::Native("i-2".into()), executions: Vec::new() };
+    let RunEvent::Suspended { usage, .. } = written(bench.send(another)) else { panic!("not suspended") };
+    assert!(usage.unwrap().incomplete);
 }
 
 #[test]

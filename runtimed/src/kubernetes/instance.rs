@@ -23,11 +23,13 @@ use tokio_util::sync::CancellationToken;
 use super::ApiError;
 use super::heartbeat::PodInfo;
 use crate::server::{ServerView, isolation_axes};
+use crate::text::{self, cut};
 
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(10));
 /// Devices in the object at most, and Runs that share one of them, as the CRD has it.
 const MAX_DEVICES: usize = 128;
 const MAX_ALLOCATIONS: usize = 64;
+const MAX_FEATURES: usize = 64;
 /// Between two writes when only who holds which device has changed: that may be many times a second.
 const SETTLE: Duration = Duration::from_secs(1);
 
@@ -52,11 +54,16 @@ pub fn instance_status(
     };
     RuntimeInstanceStatus {
         server: Some(ServerInfo {
-            name: describe.name.clone(),
-            version: describe.version.clone(),
+            name: cut(&describe.name, text::NAME),
+            version: cut(&describe.version, text::NAME),
             protocol: i32::try_from(describe.protocol).unwrap_or(i32::MAX),
-            authentication: describe.authentication.clone(),
-            features: describe.features.clone(),
+            authentication: cut(&describe.authentication, text::WORD),
+            features: describe
+                .features
+                .iter()
+                .take(MAX_FEATURES)
+                .map(|name| cut(name, text::LABEL))
+                .collect(),
         }),
         isolation: describe.isolation.as_ref().map(isolation_axes).unwrap_or_default(),
         accounting: describe.accounting.iter().map(|a| (a.figure.clone(), a.source.clone())).collect(),
@@ -90,17 +97,17 @@ fn allocatable(found: &[v1::Resource], annotations: &BTreeMap<String, String>) -
 
 fn device(wire: &v1::InventoryDevice) -> Device {
     Device {
-        resource: wire.resource.clone(),
-        id: wire.id.clone(),
-        driver: wire.driver.clone(),
-        model: wire.model.clone(),
+        resource: cut(&wire.resource, text::NAME),
+        id: cut(&wire.id, text::NAME),
+        driver: cut(&wire.driver, text::NAME),
+        model: cut(&wire.model, text::NAME),
         memory: (wire.memory_bytes > 0).then(|| Quantity(wire.memory_bytes.to_string())),
-        pci_bus_id: wire.pci_bus_id.clone(),
-        pool: wire.pool.clone(),
+        pci_bus_id: cut(&wire.pci_bus_id, text::LABEL),
+        pool: cut(&wire.pool, text::NAME),
         health: wire.health.as_ref().map(|health| DeviceHealth {
-            state: health.state.clone(),
-            reason: health.reason.clone(),
-            source: health.source.clone(),
+            state: cut(&health.state, text::WORD),
+            reason: cut(&health.reason, text::REASON),
+            source: cut(&health.source, text::LABEL),
             since: (health.since > 0)
                 .then(|| jiff::Timestamp::from_microsecond(health.since).ok())
                 .flatten()
@@ -111,9 +118,9 @@ fn device(wire: &v1::InventoryDevice) -> Device {
             .iter()
             .take(MAX_ALLOCATIONS)
             .map(|held| Allocation {
-                run_uid: held.id.clone(),
+                run_uid: cut(&held.id, text::NAME),
                 attempt: i32::try_from(held.attempt).unwrap_or(i32::MAX),
-                amount: held.amount.clone(),
+                amount: cut(&held.amount, text::LABEL),
             })
             .collect(),
     }
@@ -124,12 +131,12 @@ fn backend(wire: &v1::BackendInfo) -> BackendInfo {
         map.iter().map(|(name, amount)| (name.clone(), Quantity(amount.clone()))).collect()
     };
     BackendInfo {
-        kind: wire.kind.clone(),
-        version: wire.version.clone(),
-        endpoint: wire.endpoint.clone(),
+        kind: cut(&wire.kind, text::LABEL),
+        version: cut(&wire.version, text::NAME),
+        endpoint: cut(&wire.endpoint, text::URL),
         free: amounts(&wire.free),
         total: amounts(&wire.total),
-        health: wire.health.clone(),
+        health: cut(&wire.health, text::NAME),
     }
 }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use kruntimes_api::run::Run;
 use kruntimes_core::run::Refusal;
-use kruntimes_core::run::{Event as RunEvent, Finish, patch, transition};
+use kruntimes_core::run::{AttemptUsage, Event as RunEvent, Finish, patch, transition};
 use tokio_util::sync::CancellationToken;
 
 use super::{ApiError, RunWriter};
@@ -96,9 +96,16 @@ async fn read_again(
     }
 }
 
-/// The end of an attempt without everything that could offend.
+/// The end of an attempt without everything that could offend. That it used something stays.
 fn reduced(event: RunEvent, why: &str) -> RunEvent {
-    let RunEvent::Finished { fence, finish } = event else { return event };
+    let unknown = |usage: Option<AttemptUsage>| usage.map(|_| AttemptUsage::unknown());
+    let (fence, finish) = match event {
+        RunEvent::Finished { fence, finish } => (fence, finish),
+        RunEvent::Suspended { fence, usage } => {
+            return RunEvent::Suspended { fence, usage: unknown(usage) };
+        }
+        other => return other,
+    };
     let message =
         format!("{} (details were dropped: {})", finish.message, crate::text::first_bytes(why, 512));
     RunEvent::Finished {
@@ -106,7 +113,7 @@ fn reduced(event: RunEvent, why: &str) -> RunEvent {
         finish: Box::new(Finish {
             message: crate::text::first_bytes(&message, 1024).to_owned(),
             outputs: Default::default(),
-            usage: None,
+            usage: unknown(finish.usage),
             devices: Vec::new(),
             isolation: Vec::new(),
             backend: None,

@@ -16,7 +16,7 @@ fn finished(assignment: i64) -> RunEvent {
         started_at: Some(Timestamp::UNIX_EPOCH),
         finished_at: Timestamp::now(),
         outputs: [("A".to_owned(), "1".to_owned())].into(),
-        usage: None,
+        usage: Some(AttemptUsage::default()),
         devices: Vec::new(),
         isolation: Vec::new(),
         backend: None,
@@ -108,6 +108,10 @@ async fn content_that_the_api_refuses_is_dropped_and_the_run_ends_all_the_same()
     let status = api.status("r");
     assert_eq!((status.phase, status.outputs.len()), (Some(Phase::Succeeded), 0));
     assert!(status.message.unwrap().contains("status.outputs: too long"));
+    assert!(status.usage.unwrap().incomplete, "what it used is not known any more");
+    let suspended = RunEvent::Suspended { fence: fence(1), usage: Some(AttemptUsage::default()) };
+    let RunEvent::Suspended { usage, .. } = reduced(suspended, "why") else { panic!("another event") };
+    assert_eq!(usage, Some(AttemptUsage::unknown()));
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,6 +1,6 @@
-//! Finding the server: its socket first, then TCP.
+//! Finding the server: its socket or, where it never had one, TCP.
 
-use std::io;
+use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -71,12 +71,14 @@ pub struct Target {
     endpoint: String,
     /// Written once; anew when the server does not know it.
     token: Option<Token>,
+    /// A server proved the token.
+    proven: bool,
 }
 
 impl Target {
     /// `endpoint` is `HOST:PORT`.
     pub fn new(socket_dir: Option<PathBuf>, endpoint: String) -> Self {
-        Self { socket_dir, endpoint, token: None }
+        Self { socket_dir, endpoint, token: None, proven: false }
     }
 
     /// Connects to whichever server is there.
@@ -89,8 +91,11 @@ impl Target {
             Ok(session) => return Ok(session),
             Err(error) => error,
         };
-        // Who answered on the socket, but wrongly, is not looked for elsewhere.
-        if !matches!(socket, ConnectError::Socket { .. } | ConnectError::Connect { .. }) {
+        // Nobody proves anything over TCP, where a Run could answer in the place of a server whose socket it closed: only a
+        // server that has none is looked for there.
+        let none =
+            matches!(&socket, ConnectError::Socket { source, .. } if source.kind() == ErrorKind::NotFound);
+        if self.proven || !none {
             return Err(socket);
         }
         self.connect_tcp()
@@ -114,6 +119,7 @@ impl Target {
             }
             other => other?,
         };
+        self.proven = true;
         let logs = unix_channel(dir).await?;
         Ok(native::connect(channel, logs, proof).await?)
     }

@@ -10,18 +10,15 @@ use kruntimes_core::run::AttemptUsage;
 use kruntimes_proto::v1::{self, StopCause};
 
 use super::{End, Execution, ExecutionState, StreamName};
-use crate::text::first_bytes;
+use crate::text::{self, cut, first_bytes};
 
 /// The error text by which a baseline server tells of a timeout.
 const BASELINE_TIMEOUT: &str = "timeout";
 
-/// Entries of `status.devices` at most, as the CRD has it.
+/// Entries of `status.devices`, of the figures of a record, and of `status.isolation` that the kind has room for.
 const MAX_DEVICES: usize = 128;
-/// Entries of `status.isolation` at most, and bytes of their texts, likewise.
+const MAX_FIGURES: usize = 128;
 const MAX_AXES: usize = 16;
-const MAX_AXIS: usize = 32;
-const MAX_MECHANISM: usize = 253;
-const MAX_REASON: usize = 1024;
 
 impl From<v1::StatusResponse> for Execution {
     fn from(wire: v1::StatusResponse) -> Self {
@@ -74,7 +71,8 @@ pub(super) fn time(micros: i64) -> Option<Timestamp> {
 }
 
 fn usage(wire: &v1::Usage) -> AttemptUsage {
-    AttemptUsage { figures: wire.figures.iter().take(128).map(figure).collect(), incomplete: wire.incomplete }
+    let figures = wire.figures.iter().filter(|figure| !figure.name.is_empty()).map(figure);
+    AttemptUsage { figures: figures.take(MAX_FIGURES).collect(), incomplete: wire.incomplete }
 }
 
 fn figure(wire: &v1::Figure) -> Figure {
@@ -85,47 +83,49 @@ fn figure(wire: &v1::Figure) -> Figure {
         v1::Scope::Device => "device",
     };
     Figure {
-        name: wire.name.clone(),
+        name: cut(&wire.name, text::FIGURE),
         // Nothing but numbers can be written to the API.
         value: if wire.value.is_finite() { wire.value } else { 0.0 },
-        unit: wire.unit.clone(),
-        source: wire.source.clone(),
+        unit: cut(&wire.unit, text::WORD),
+        source: cut(&wire.source, text::LABEL),
         scope: scope.into(),
     }
 }
 
 fn device(wire: &v1::Device) -> DeviceHeld {
-    DeviceHeld { resource: wire.resource.clone(), id: wire.id.clone(), amount: wire.amount.clone() }
+    DeviceHeld {
+        resource: cut(&wire.resource, text::NAME),
+        id: cut(&wire.id, text::NAME),
+        amount: cut(&wire.amount, text::LABEL),
+    }
 }
 
-/// The axes of an isolation record, as far as the CRD has room for them: a server's many words must not keep a
-/// status from being written.
+/// The axes of an isolation record.
 pub fn isolation_axes(wire: &v1::Isolation) -> Vec<IsolationAxis> {
-    let cut = |text: &str, limit| first_bytes(text, limit).to_owned();
     let mut seen = BTreeSet::new();
     wire.axes
         .iter()
-        .filter(|axis| !axis.axis.is_empty() && seen.insert(first_bytes(&axis.axis, MAX_AXIS)))
+        .filter(|axis| !axis.axis.is_empty() && seen.insert(first_bytes(&axis.axis, text::WORD)))
         .take(MAX_AXES)
         .map(|axis| IsolationAxis {
-            axis: cut(&axis.axis, MAX_AXIS),
+            axis: cut(&axis.axis, text::WORD),
             level: match axis.level() {
                 v1::IsolationLevel::None => IsolationLevel::None,
                 v1::IsolationLevel::Soft => IsolationLevel::Soft,
                 v1::IsolationLevel::Hard => IsolationLevel::Hard,
             },
-            mechanism: cut(&axis.mechanism, MAX_MECHANISM),
-            reason: cut(&axis.reason, MAX_REASON),
+            mechanism: cut(&axis.mechanism, text::NAME),
+            reason: cut(&axis.reason, text::REASON),
         })
         .collect()
 }
 
 fn backend(wire: &v1::Backend) -> BackendStatus {
     BackendStatus {
-        kind: wire.kind.clone(),
-        id: wire.id.clone(),
-        state: wire.state.clone(),
-        url: wire.url.clone(),
+        kind: cut(&wire.kind, text::LABEL),
+        id: cut(&wire.id, text::NAME),
+        state: cut(&wire.state, text::LABEL),
+        url: cut(&wire.url, text::URL),
         queued_time: time(wire.queued_at).map(MicroTime),
         restarts: i32::try_from(wire.restarts).unwrap_or(i32::MAX),
     }

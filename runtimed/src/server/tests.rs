@@ -85,6 +85,24 @@ async fn who_cannot_prove_the_token_is_not_talked_to() {
 }
 
 #[tokio::test]
+async fn nobody_takes_the_place_of_a_server_whose_socket_is_closed_or_gone() {
+    let dir = tempfile::tempdir().unwrap();
+    let baseline = FakeServer::new("b").on_tcp().await;
+    let socket = dir.path().join(kruntimes_proto::SOCKET_FILE);
+    let nobody = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+    drop(nobody);
+    let mut target = target(dir.path(), &baseline);
+    assert!(matches!(target.connect().await.err().unwrap(), ConnectError::Connect { .. }));
+    std::fs::remove_file(&socket).unwrap();
+    let server = FakeServer::new("i-1");
+    server.on_socket(dir.path());
+    target.connect().await.unwrap();
+    server.stop.cancel();
+    let _ = std::fs::remove_file(&socket);
+    assert!(matches!(target.connect().await.err().unwrap(), ConnectError::Socket { .. }));
+}
+
+#[tokio::test]
 async fn a_gap_in_the_stream_is_followed_by_a_snapshot() {
     let dir = tempfile::tempdir().unwrap();
     let server = FakeServer::new("i-1");
@@ -181,7 +199,7 @@ async fn the_view_follows_health_and_connection() {
 
 /// A status that the API refuses would leave its Run without an end.
 #[test]
-fn what_a_server_tells_of_its_isolation_fits_the_status() {
+fn what_a_server_tells_fits_the_status() {
     let axis = |axis: &str, text: &str| v1::IsolationAxis {
         axis: axis.into(),
         level: v1::IsolationLevel::Soft.into(),
@@ -200,4 +218,23 @@ fn what_a_server_tells_of_its_isolation_fits_the_status() {
             .all(|told| fits(&told.axis, 32) && fits(&told.mechanism, 253) && fits(&told.reason, 1024))
     );
     assert!(told.iter().all(|told| !told.axis.is_empty()));
+    let figure = |name: &str| v1::Figure {
+        name: name.into(),
+        unit: long.clone(),
+        source: long.clone(),
+        ..v1::Figure::default()
+    };
+    let device = v1::Device { resource: long.clone(), id: long.clone(), amount: long.clone() };
+    let execution = Execution::from(v1::StatusResponse {
+        usage: Some(v1::Usage { figures: vec![figure(&long), figure("")], incomplete: false }),
+        devices: vec![device; 200],
+        ..v1::StatusResponse::default()
+    });
+    let figures = execution.usage.unwrap().figures;
+    assert_eq!(figures.len(), 1, "one has no name");
+    let told = &figures[0];
+    assert!(fits(&told.name, 300) && fits(&told.unit, 32) && fits(&told.source, 63));
+    assert_eq!(execution.devices.len(), 128);
+    let told = &execution.devices[0];
+    assert!(fits(&told.resource, 253) && fits(&told.id, 253) && fits(&told.amount, 64));
 }

@@ -1,12 +1,12 @@
 //! Removing a tree that somebody hostile may have built.
 
-use std::ffi::CStr;
+use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
 
 use rustix::fs::{AtFlags, Dir, Mode, OFlags, RenameFlags};
 use rustix::io::Errno;
 
-/// Passes over the top folder; one is needed per level of depth.
+/// Passes over a folder; over the top one, one is needed per level of depth.
 const MAX_PASSES: u32 = 1 << 20;
 
 /// Removes `name` in `parent`, whatever it is; it may be absent. No link is followed,
@@ -18,17 +18,26 @@ pub(super) fn remove_tree(parent: BorrowedFd<'_>, name: &str) -> Result<(), Errn
         Err(Errno::ISDIR | Errno::PERM) => {}
         Err(error) => return Err(error),
     }
-    let name = std::ffi::CString::new(name).map_err(|_| Errno::INVAL)?;
+    let name = CString::new(name).map_err(|_| Errno::INVAL)?;
     let top = open_folder(parent, &name)?;
     let mut moved = 0u64;
+    empty(top.as_fd(), |child| remove_child(top.as_fd(), child, &mut moved))?;
+    rustix::fs::unlinkat(parent, &*name, AtFlags::REMOVEDIR)
+}
+
+/// Calls `remove` with every name in `folder` until there is none.
+fn empty(folder: BorrowedFd<'_>, mut remove: impl FnMut(&CStr) -> Result<(), Errno>) -> Result<(), Errno> {
     for _ in 0..MAX_PASSES {
-        let mut empty = true;
-        for child in children(top.as_fd())? {
-            empty = false;
-            remove_child(top.as_fd(), &child, &mut moved)?;
+        let mut found = false;
+        for entry in Dir::read_from(folder)? {
+            let entry = entry?;
+            if !matches!(entry.file_name().to_bytes(), b"." | b"..") {
+                found = true;
+                remove(entry.file_name())?;
+            }
         }
-        if empty {
-            return rustix::fs::unlinkat(parent, &*name, AtFlags::REMOVEDIR);
+        if !found {
+            return Ok(());
         }
     }
     Err(Errno::LOOP)
@@ -40,22 +49,24 @@ fn remove_child(top: BorrowedFd<'_>, name: &CStr, moved: &mut u64) -> Result<(),
         return Ok(());
     }
     let folder = open_folder(top, name)?;
-    for child in children(folder.as_fd())? {
-        if unlink(folder.as_fd(), &child)? {
-            continue;
-        }
-        // A folder can be moved only by who may write in it.
-        drop(open_folder(folder.as_fd(), &child)?);
-        loop {
-            let fresh = format!(".moved-{moved}");
-            *moved += 1;
-            match rustix::fs::renameat_with(folder.as_fd(), &*child, top, &*fresh, RenameFlags::NOREPLACE) {
-                Err(Errno::EXIST) => {}
-                other => break other?,
-            }
+    empty(folder.as_fd(), |child| match unlink(folder.as_fd(), child)? {
+        true => Ok(()),
+        false => move_up(folder.as_fd(), child, top, moved),
+    })?;
+    rustix::fs::unlinkat(top, name, AtFlags::REMOVEDIR)
+}
+
+fn move_up(folder: BorrowedFd<'_>, child: &CStr, top: BorrowedFd<'_>, moved: &mut u64) -> Result<(), Errno> {
+    // A folder can be moved only by who may write in it.
+    drop(open_folder(folder, child)?);
+    loop {
+        let fresh = format!(".moved-{moved}");
+        *moved += 1;
+        match rustix::fs::renameat_with(folder, child, top, &*fresh, RenameFlags::NOREPLACE) {
+            Err(Errno::EXIST) => {}
+            other => return other,
         }
     }
-    rustix::fs::unlinkat(top, name, AtFlags::REMOVEDIR)
 }
 
 /// False when it is a folder with something in it.
@@ -83,15 +94,4 @@ fn open_folder(parent: BorrowedFd<'_>, name: &CStr) -> Result<OwnedFd, Errno> {
         rustix::fs::chmod(&*path, Mode::RWXU)?;
     }
     rustix::fs::openat(&pinned, ".", OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
-}
-
-fn children(folder: BorrowedFd<'_>) -> Result<Vec<std::ffi::CString>, Errno> {
-    let mut names = Vec::new();
-    for entry in Dir::read_from(folder)? {
-        let entry = entry?;
-        if !matches!(entry.file_name().to_bytes(), b"." | b"..") {
-            names.push(entry.file_name().to_owned());
-        }
-    }
-    Ok(names)
 }

@@ -71,6 +71,11 @@ fn deep_locked_and_odd_trees_are_removed() {
     std::fs::set_permissions(&locked, std::fs::Permissions::from_mode(0o000)).unwrap();
     std::fs::set_permissions(dir.path().join("u/locked"), std::fs::Permissions::from_mode(0o500)).unwrap();
     std::fs::create_dir(dir.path().join("u/.moved-0")).unwrap();
+    std::fs::create_dir(dir.path().join("u/many")).unwrap();
+    for number in 0..10_000 {
+        std::fs::hard_link(dir.path().join("u/deeper/file"), dir.path().join(format!("u/many/{number}")))
+            .unwrap();
+    }
     workspaces.remove(&uid).unwrap();
     assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
 }
