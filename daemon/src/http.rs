@@ -13,6 +13,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::Metrics;
+use crate::connections::Bounded;
 
 /// Which paths one address answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -111,7 +112,7 @@ impl HttpServer {
             let app = router(endpoints, &metrics, &ready);
             let stopped = stop.clone().cancelled_owned();
             servers.spawn(async move {
-                axum::serve(listener, app)
+                axum::serve(Bounded::new(listener), app)
                     .with_graceful_shutdown(stopped)
                     .await
                     .map_err(|source| HttpError::Serve { address, source })

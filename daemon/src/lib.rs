@@ -1,9 +1,9 @@
 //! Process scaffolding that every long-running program of the project shares.
 //!
 //! Owns logging, stop signals, the metrics registry, the small HTTP server for
-//! `/metrics`, `/healthz` and `/readyz`, listen addresses and the build string.
+//! `/metrics`, `/healthz` and `/readyz`, listen addresses, a bound on connections and the build string.
 //! Comes in: flags and environment, closures that tell readiness. Goes out: log
-//! lines on standard error, plain HTTP/1 answers. Knows neither Kubernetes nor gRPC.
+//! lines on standard error, plain HTTP/1 answers. Knows nothing of Kubernetes.
 //!
 //! What must always hold: a stop signal is never lost (the token stays cancelled),
 //! and an HTTP listener that cannot be opened is an error at start, not a log line.
@@ -29,6 +29,7 @@
 
 mod address;
 mod build;
+mod connections;
 mod http;
 mod logging;
 mod metrics;
@@ -36,6 +37,7 @@ mod shutdown;
 
 pub use address::{AddressError, BIND_ADDRESS_ENV, bind_ip, parse_address, parse_bind_ip};
 pub use build::{BuildInfo, build_info, version};
+pub use connections::{Placed, Places};
 pub use http::{Endpoints, HttpError, HttpServer};
 pub use logging::{LOG_ENV, LogFormat, LoggingError, init_logging};
 pub use metrics::{LATENCY_BUCKETS, Metrics};

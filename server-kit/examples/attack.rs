@@ -32,6 +32,7 @@ fn main() {
         "victim" => victim(),
         "linger" => linger(),
         "memory" => memory(),
+        "headless" => headless(),
         "bomb" => bomb(),
         "cpu" => cpu(),
         "disk" => disk(),
@@ -41,6 +42,7 @@ fn main() {
         "signal" => signal(word(1)),
         "storm" => storm(),
         "trace" => trace(word(1)),
+        "limit" => limit(word(1)),
         "read-memory" => read_memory(word(1)),
         "read-environment" => read_environment(word(1)),
         "read-workspace" => read(&Path::new(word(1)).join("secret")),
@@ -229,6 +231,17 @@ fn processes() -> impl Iterator<Item = i32> {
     names.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).filter(|pid| *pid > 1)
 }
 
+/// Takes memory after the first thread has ended, without which the process itself tells of none.
+fn headless() -> Outcome {
+    let hog = std::thread::spawn(|| {
+        println!("{:?}", memory());
+        std::process::exit(0)
+    });
+    // SAFETY: only this thread ends, and nothing is borrowed from its stack.
+    unsafe { libc::syscall(libc::SYS_exit, 0) };
+    hog.join().map_err(|_| "the other thread failed".to_owned())
+}
+
 fn signal(marker: &str) -> Outcome {
     let pid = marked(marker)?;
     // SAFETY: the number is above 1.
@@ -263,6 +276,17 @@ fn trace(marker: &str) -> Outcome {
         Ok(format!("traces {pid}"))
     } else {
         Err(failed("ptrace"))
+    }
+}
+
+fn limit(marker: &str) -> Outcome {
+    let pid = marked(marker)?;
+    let lower = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: the limit is read, and no old one is asked for.
+    if unsafe { libc::prlimit(pid, libc::RLIMIT_CORE, &raw const lower, std::ptr::null_mut()) } == 0 {
+        Ok(format!("a limit of {pid}"))
+    } else {
+        Err(failed("prlimit"))
     }
 }
 

@@ -36,8 +36,6 @@ pub(crate) enum AuthError {
     NoSession,
     #[error("the session is not known or its proof is wrong; authenticate again")]
     Proof,
-    #[error("the caller is a process of a Run of this server")]
-    OwnRun,
 }
 
 /// What the server answers to Authenticate.
@@ -145,20 +143,20 @@ fn from_hex(text: &str) -> Option<Secret> {
     Some(secret)
 }
 
-/// Refuses a caller that descends from this server: only a process of a Run does. A caller of another
+/// Whether a caller descends from this server: only a process of a Run does. A caller of another
 /// PID namespace (the usual `runtimed`) has no number here, or one that does not lead to us.
-pub(crate) fn refuse_own_run(peer: Option<i32>) -> Result<(), AuthError> {
+pub(crate) fn is_own_run(peer: Option<i32>) -> bool {
     let own = Pid::this();
-    let Some(mut pid) = peer.filter(|pid| *pid > 0).map(Pid::from_raw) else { return Ok(()) };
+    let Some(mut pid) = peer.filter(|pid| *pid > 0).map(Pid::from_raw) else { return false };
     // The caller may be the process that runs the server, in a test; never a child of it.
     while pid.as_raw() > 1 {
-        // A caller that is gone already gets no session.
-        pid = parent_of(pid).ok_or(AuthError::OwnRun)?;
-        if pid == own {
-            return Err(AuthError::OwnRun);
+        match parent_of(pid) {
+            Some(parent) if parent != own => pid = parent,
+            // Or it is gone already: nobody waits for an answer.
+            _ => return true,
         }
     }
-    Ok(())
+    false
 }
 
 #[cfg(test)]

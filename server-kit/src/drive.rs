@@ -70,14 +70,16 @@ struct Started {
     pumps: Pumps,
     confinement: Confinement,
     police: Police,
-    /// Samples that were ordered, oldest first: whether they are for watchers.
-    samples: VecDeque<bool>,
+    /// Samples that were ordered, oldest first.
+    samples: VecDeque<Order>,
     /// When its process began.
     since: Option<Instant>,
     /// While its supervisor must say something soon: when to look after it.
     look_after: Option<Instant>,
     /// Set with the order to end everything: until when it may take.
     end_by: Option<Instant>,
+    /// Its groups were ended from here, whether or not that order had reached its supervisor.
+    crushed: bool,
 }
 
 /// What the loop waits for.
@@ -205,6 +207,7 @@ impl Drive {
                     since: None,
                     look_after: Some(Instant::now() + LOOK_AFTER),
                     end_by: None,
+                    crushed: false,
                 }))
             }
             Err(error) => {
@@ -262,11 +265,17 @@ impl Drive {
                 Event::Report(last) => break last,
                 Event::Command(Command::Order(order)) => {
                     match order {
-                        Order::Sample => started.samples.push_back(true),
+                        Order::Sample | Order::Measure => started.samples.push_back(order),
                         Order::Kill => {
                             let now = Instant::now();
                             started.look_after = Some(now + LOOK_AFTER);
                             started.end_by.get_or_insert(now + END_PATIENCE);
+                            // Its supervisor may be busy with very many processes.
+                            let leaf = started.confinement.leaf.as_ref();
+                            if let Some(leaf) = leaf.filter(|_| !started.samples.is_empty()) {
+                                leaf.end();
+                                started.crushed = true;
+                            }
                         }
                         Order::Signal(_) => {}
                     }
@@ -278,8 +287,8 @@ impl Drive {
                 Event::Timer(timer) => self.engine.decide(|table| ((), table.timer(self.slot, timer))),
                 // One at a time: an order to end must not wait behind samples that take their time.
                 Event::Police(Finding::Measure) if started.samples.is_empty() => {
-                    started.samples.push_back(false);
-                    started.control.order(Order::Sample);
+                    started.samples.push_back(Order::Measure);
+                    started.control.order(Order::Measure);
                 }
                 Event::Police(Finding::Measure) => started.control.wake(),
                 Event::Police(Finding::Broken(breach)) => self.broken(breach),
@@ -299,21 +308,20 @@ impl Drive {
     }
 
     fn sampled(&self, started: &mut Started, wall: u64, counters: Counters) {
-        if let Some(breach) = started.police.sampled(&counters) {
-            self.broken(breach);
+        if started.samples.pop_front() == Some(Order::Measure) {
+            started.police.sampled(&counters).into_iter().for_each(|breach| self.broken(breach));
+            return;
         }
-        if started.samples.pop_front().unwrap_or(true) {
-            self.leased.iter().for_each(Leased::sample);
-            let group = started.confinement.leaf.as_ref().map(Leaf::counters).unwrap_or_default();
-            let storage_peak = started.police.storage();
-            let measured = Measured { wall: Some(wall), rusage: Some(counters), group, storage_peak };
-            self.engine.decide(|table| ((), table.sampled(self.slot, measured)));
-        }
+        self.leased.iter().for_each(Leased::sample);
+        let group = started.confinement.leaf.as_ref().map(Leaf::counters).unwrap_or_default();
+        let storage_peak = started.police.storage();
+        let measured = Measured { wall: Some(wall), rusage: Some(counters), group, storage_peak };
+        self.engine.decide(|table| ((), table.sampled(self.slot, measured)));
     }
 
     /// The supervisor has said its last word, or is gone without one.
-    async fn end(&mut self, started: Started, last: Option<Report>) {
-        let Started { mut control, pumps, confinement, police, since, .. } = started;
+    async fn end(&mut self, started: Started, mut last: Option<Report>) {
+        let Started { mut control, pumps, confinement, police, since, crushed, .. } = started;
         let wall = since.and_then(|since| u64::try_from(since.elapsed().as_micros()).ok());
         let leaf = confinement.leaf.as_ref();
         let mut proven = true;
@@ -332,11 +340,13 @@ impl Drive {
             }
             None => GroupCounters::default(),
         };
+        self.leased.iter().for_each(Leased::ended);
         let signal = if let Some(Report::Ended(end)) = last { end.signal } else { 0 };
         let (breach, storage_peak) = police.last_look(&group, signal).await;
         pumps.finish().await;
-        if let Some(Report::Ended(end)) = last {
+        if let Some(Report::Ended(end)) = &mut last {
             proven &= end.proven;
+            end.stopped |= crushed && end.signal == nix::libc::SIGKILL;
         }
         confinement.release(proven).await;
         self.give_back(proven);

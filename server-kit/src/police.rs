@@ -19,8 +19,10 @@ use crate::supervisor::wire::Counters;
 
 /// Between two looks.
 const INTERVAL: Duration = Duration::from_millis(100);
-/// Walking a folder must not take more than this part of the time.
+/// Walking a folder must not take more than this part of the time, unless the pause would be so long that very much could be
+/// stored in it.
 const WALK_PART: u32 = 10;
+const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 /// Walks at once in this server, since each takes a descriptor for each level of folders, and how long each may take. One
 /// that takes longer goes to the second line, where nobody waits who is done sooner; what takes longer still cannot be measured.
 static WALKS: [(Semaphore, Duration); 2] =
@@ -146,14 +148,16 @@ impl Police {
             self.walk = Walk::Now(tokio::spawn(self.walk()));
             return None;
         };
-        let too_much = match used {
-            Ok(used) => self.bounds.storage.is_some_and(|limit| used > limit),
-            Err(why) => why != Unmeasured::Short,
-        };
-        let sure = std::mem::replace(&mut self.doubted, too_much) || !too_much;
-        let pause = if sure { INTERVAL.max(took * WALK_PART) } else { Duration::ZERO };
-        self.walk = Walk::From(Instant::now() + pause);
-        if sure { self.stored(used) } else { None }
+        let before = self.storage_peak;
+        let breach = self.stored(used);
+        let first = !std::mem::replace(&mut self.doubted, breach.is_some());
+        if breach.is_some() && first {
+            self.storage_peak = before;
+            self.walk = Walk::From(Instant::now());
+            return None;
+        }
+        self.walk = Walk::From(Instant::now() + (took * WALK_PART).clamp(INTERVAL, LONGEST_PAUSE));
+        breach
     }
 
     fn stored(&mut self, used: Stored) -> Option<Breach> {

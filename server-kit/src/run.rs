@@ -9,9 +9,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::{CommandFactory as _, FromArgMatches as _};
+use futures::future::ready;
+use futures::{Stream, StreamExt as _};
 use kruntimes_daemon::{
-    AddressError, CancellationToken, Endpoints, HttpError, HttpServer, LoggingError, Metrics, init_logging,
-    parse_address, shutdown_signal,
+    AddressError, CancellationToken, Endpoints, HttpError, HttpServer, LoggingError, Metrics, Placed, Places,
+    init_logging, parse_address, shutdown_signal,
 };
 use kruntimes_proto::v1::runtime_events_server::RuntimeEventsServer;
 use kruntimes_proto::v1::runtime_server::RuntimeServer;
@@ -19,11 +21,12 @@ use kruntimes_proto::v1::{DescribeResponse, StopCause};
 use kruntimes_proto::{SOCKET_FILE, SocketName};
 use kruntimes_resources::names;
 use kruntimes_traces::Traces;
+use prometheus_client::metrics::counter::Counter;
 use tokio::net::{TcpListener, UnixListener, UnixStream};
 use tokio_stream::wrappers::UnixListenerStream;
 use tonic::transport::server::{Router, TcpIncoming};
 
-use crate::auth::Auth;
+use crate::auth::{Auth, is_own_run};
 use crate::author::Author;
 use crate::capture::Capturer;
 use crate::engine::{Engine, Parts};
@@ -36,7 +39,7 @@ use crate::resources::{self, Leases, ResourceProvider};
 use crate::server::Server;
 use crate::service::Service;
 use crate::settings::{Settings, normalise};
-use crate::supervisor::{MARKER, Pool, nursery_main, protect_process};
+use crate::supervisor::{MARKER, Pool, nursery_main, protect_process, raise_descriptors};
 use crate::table::Bounds;
 use crate::usage;
 
@@ -158,7 +161,8 @@ fn start(
     describe.accounting.extend(leases.sources());
     ladder.start().map_err(at("cannot start the thread of the control groups"))?;
     // Before the runtime: its threads must not be among what the nursery is started from.
-    let pool = Pool::start(settings.idle_supervisors.into(), ladder.fencing().fences())
+    let descriptors = raise_descriptors();
+    let pool = Pool::start(settings.idle_supervisors.into(), descriptors, ladder.fencing().fences())
         .map_err(at("cannot start the spawner"))?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
@@ -243,13 +247,14 @@ async fn serve(
     let rule = |rule| Gate { rule, refused: counts.unauthenticated.clone() };
     let tcp_rule = if auth.is_some() { Rule::HealthOnly } else { Rule::Open };
     let tcp = router(&service, rule(tcp_rule)).serve_with_incoming_shutdown(
-        TcpIncoming::from(listeners.tcp).with_nodelay(Some(true)),
+        bounded(TcpIncoming::from(listeners.tcp).with_nodelay(Some(true))),
         stop.clone().cancelled_owned(),
     );
     let unix = async {
         let (Some(listener), Some(auth)) = (listeners.unix, auth) else { return Ok(()) };
+        let callers = bounded(strangers(listener, counts.unauthenticated.clone()));
         router(&service, rule(Rule::Token(auth)))
-            .serve_with_incoming_shutdown(UnixListenerStream::new(listener), stop.clone().cancelled_owned())
+            .serve_with_incoming_shutdown(callers, stop.clone().cancelled_owned())
             .await
     };
     let down = async {
@@ -281,17 +286,29 @@ async fn serve(
 }
 
 fn bounds(settings: &Settings) -> Bounds {
-    Bounds {
-        active: settings.max_executions as usize,
-        finished: settings.max_finished as usize,
-        grace: settings.grace,
-    }
+    Bounds { active: settings.executions(), finished: settings.max_finished as usize, grace: settings.grace }
 }
 
 /// Ends a little after the stop: a connection that a client keeps open does not hold the server.
 async fn overdue(stop: &CancellationToken) {
     stop.cancelled().await;
     tokio::time::sleep(Duration::from_secs(1)).await;
+}
+
+/// Each with a place.
+fn bounded<S>(incoming: impl Stream<Item = io::Result<S>>) -> impl Stream<Item = io::Result<Placed<S>>> {
+    let places = Places::default();
+    incoming.map(move |accepted| accepted.map(|stream| places.take(stream)))
+}
+
+/// Hangs up on processes of Runs: with connections that say nothing they could take every place.
+fn strangers(listener: UnixListener, refused: Counter) -> impl Stream<Item = io::Result<UnixStream>> {
+    UnixListenerStream::new(listener).filter(move |accepted| {
+        let peer = accepted.as_ref().ok().and_then(|stream| stream.peer_cred().ok()?.pid());
+        let own = is_own_run(peer);
+        refused.inc_by(own.into());
+        ready(!own)
+    })
 }
 
 fn router(

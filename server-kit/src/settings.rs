@@ -41,7 +41,7 @@ pub struct Settings {
     /// Seconds between usage snapshots of running executions, while somebody watches
     #[arg(long, default_value = "10", value_parser = seconds)]
     pub usage_interval: Duration,
-    /// Executions at once
+    /// Executions at once; more where --resources defines more slots (`runs`)
     #[arg(long, default_value_t = 1024, value_parser = clap::value_parser!(u32).range(1..=65_536))]
     pub max_executions: u32,
     /// Finished executions kept until they are forgotten; then new ones are refused
@@ -112,6 +112,13 @@ impl Settings {
     /// Whether Runs can ask for a resource of that name, as the controller tells it.
     pub(crate) fn offers(&self, name: &str) -> bool {
         self.resources.0.iter().any(|definition| definition.name == name)
+    }
+
+    /// Executions at once.
+    pub(crate) fn executions(&self) -> usize {
+        let slots = self.resources.0.iter().find(|definition| definition.name == names::RUNS);
+        let slots = slots.and_then(|definition| usize::try_from(definition.amount.ceil()).ok());
+        slots.unwrap_or(0).max(self.max_executions as usize)
     }
 
     /// What the ladder is to look for.

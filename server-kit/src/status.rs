@@ -36,9 +36,9 @@ fn finished(status: &mut StatusResponse, outcome: &Outcome, isolation: &Isolatio
     status.error_message = error_message(outcome);
     status.started_at = outcome.started_at;
     status.finished_at = outcome.finished_at;
+    status.usage = Some(usage::record(&outcome.measured, outcome.whole));
     if outcome.started_at > 0 {
         status.isolation = Some(isolation.clone());
-        status.usage = Some(usage::record(&outcome.measured, outcome.proven));
     }
 }
 
@@ -126,6 +126,7 @@ mod tests {
             finished_at: 2,
             measured: usage::Measured::default(),
             proven: true,
+            whole: true,
         }
     }
 

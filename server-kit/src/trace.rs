@@ -41,7 +41,7 @@ pub(crate) fn process(run: &Run, outcome: &Outcome) -> Option<Span> {
         span = span.with("process.exit.code", i64::from(outcome.code));
     }
     if started_at > 0 {
-        for figure in usage::record(&outcome.measured, outcome.proven).figures {
+        for figure in usage::record(&outcome.measured, outcome.whole).figures {
             span = span.with(format!("kruntimes.usage.{}", figure.name), figure.value);
         }
     }

@@ -94,14 +94,14 @@ const KNOWN: &[Known] = &[
     Known { name: "storage_peak_bytes", unit: "bytes", sources: &[(SAMPLED, |m| plain(m.storage_peak))] },
 ];
 
-/// The record. `proven` is false when processes may be left whose share is missing.
-pub(crate) fn record(measured: &Measured, proven: bool) -> Usage {
+/// The record. `whole` is false when a share may be missing: of processes that run or may be left, or of one whose counters
+/// nobody has read at its end.
+pub(crate) fn record(measured: &Measured, whole: bool) -> Usage {
     let figures = KNOWN.iter().filter_map(|known| {
         let mut values = known.sources.iter().map(|(source, value)| (*source, value(measured)));
         values.find_map(|(source, value)| Some(figure(known.name, value?, known.unit, source)))
     });
-    let unknown = measured.rusage.is_none() && measured.group.user.is_none();
-    Usage { figures: figures.collect(), incomplete: unknown || !proven }
+    Usage { figures: figures.collect(), incomplete: !whole }
 }
 
 fn figure(name: &str, value: f64, unit: &str, source: &str) -> Figure {
@@ -165,10 +165,9 @@ mod tests {
     }
 
     #[test]
-    fn a_record_without_counters_says_that_it_misses_something() {
-        assert!(record(&Measured::default(), true).incomplete);
+    fn a_record_says_whether_it_misses_something() {
         assert!(record(&measured(Counters::default()), false).incomplete);
-        let group = GroupCounters { user: Some(1), ..GroupCounters::default() };
-        assert!(!record(&Measured { group, ..Measured::default() }, true).incomplete);
+        let nothing_ran = record(&Measured::default(), true);
+        assert!(nothing_ran.figures.is_empty() && !nothing_ran.incomplete);
     }
 }

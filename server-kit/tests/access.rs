@@ -6,7 +6,9 @@ mod common;
 use common::*;
 use kruntimes_proto::v1::runtime_client::RuntimeClient;
 use kruntimes_proto::v1::runtime_events_client::RuntimeEventsClient;
-use kruntimes_proto::v1::{AuthenticateRequest, DescribeRequest, HealthRequest, ListRequest, StopCause};
+use kruntimes_proto::v1::{
+    AuthenticateRequest, DescribeRequest, HealthRequest, ListRequest, StatusRequest, StopCause,
+};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tonic::Code;
@@ -48,19 +50,58 @@ async fn beside_a_socket_tcp_tells_health_only() {
     drop(server);
 }
 
-#[tokio::test]
-async fn without_a_socket_tcp_serves_everything() {
-    let dir = tempfile::tempdir().expect("tempdir");
+/// A server that answers everything on a TCP port, within `limits` as `ulimit` takes them.
+async fn plain(limits: &str, dir: &std::path::Path) -> (std::process::Child, u16) {
     let port = free_port();
-    let mut child = std::process::Command::new(example("shell"))
+    let child = std::process::Command::new("sh")
+        .args(["-c", &format!("ulimit {limits}; exec \"$0\" \"$@\"")])
+        .arg(example("shell"))
         .args([&format!("-port={port}"), "--bind-address=127.0.0.1", "-v=2"])
-        .arg(format!("--work-dir={}", dir.path().display()))
+        .arg(format!("--work-dir={}", dir.display()))
         .env_remove("KRUNTIME_SOCKET_DIR")
         .env("KRUNTIME_LOG", "warn")
         .spawn()
         .expect("starts");
-    let address = format!("http://127.0.0.1:{port}");
     eventually("listening", || std::net::TcpStream::connect(("127.0.0.1", port)).is_ok()).await;
+    (child, port)
+}
+
+#[tokio::test]
+async fn connections_that_say_nothing_take_nothing_from_runs() {
+    let dir = tempfile::tempdir().expect("tempdir");
+    // Few enough to be used up, and fewer that a Run sees.
+    let (mut child, port) = plain("-Sn 200; ulimit -Hn 400", dir.path()).await;
+    let idle: Vec<_> =
+        (0..600).filter_map(|_| std::net::TcpStream::connect(("127.0.0.1", port)).ok()).collect();
+    assert!(idle.len() > 400, "{}", idle.len());
+    let address = format!("http://127.0.0.1:{port}");
+    let mut runtime = in_time(RuntimeClient::connect(address)).await.expect("room for one more");
+    for number in 0..20 {
+        runtime.execute(script(&format!("r{number}"), "ulimit -Sn; ulimit -Hn")).await.expect("accepted");
+    }
+    for number in 0..20 {
+        let request = StatusRequest { id: format!("r{number}"), ..StatusRequest::default() };
+        let ended = async {
+            loop {
+                let status = runtime.status(request.clone()).await.expect("status").into_inner();
+                if status.finished_at > 0 {
+                    return status;
+                }
+                tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+            }
+        };
+        assert_eq!(in_time(ended).await.stdout, "200\n400\n");
+    }
+    drop(idle);
+    signal(child.id().cast_signed(), "TERM");
+    eventually("the server ends", || child.try_wait().expect("wait").is_some()).await;
+}
+
+#[tokio::test]
+async fn without_a_socket_tcp_serves_everything() {
+    let dir = tempfile::tempdir().expect("tempdir");
+    let (mut child, port) = plain("-c 0", dir.path()).await;
+    let address = format!("http://127.0.0.1:{port}");
     let mut runtime = RuntimeClient::connect(address.clone()).await.expect("connects");
     let mut events = RuntimeEventsClient::connect(address).await.expect("connects");
     runtime.execute(script("a", "true")).await.expect("accepted");

@@ -420,6 +420,9 @@ async fn without_groups_memory_and_processes_are_policed() {
     let end = run(&mut server, "hog", hog, &[("memory", "16Mi")]).await;
     assert_eq!(end.stop_cause(), StopCause::OutOfMemory, "{end:?}");
     assert!(end.error_message.contains("limit of 16Mi"), "{}", end.error_message);
+    let headless = format!("exec {} headless", example("attack").display());
+    let end = run(&mut server, "headless", &headless, &[("memory", "64Mi")]).await;
+    assert_eq!(end.stop_cause(), StopCause::OutOfMemory, "{end:?}");
     let crowd = "for i in $(seq 40); do sleep 1000 & done; wait";
     let end = run(&mut server, "crowd", crowd, &[("pids", "16")]).await;
     assert_eq!(end.stop_cause(), StopCause::PidsExceeded, "{end:?}");

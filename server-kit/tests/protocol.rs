@@ -9,7 +9,7 @@ use common::*;
 use kruntimes_proto::v1::watch_event::Event;
 use kruntimes_proto::v1::{
     CancelRequest, DescribeRequest, ExecuteRequest, ExecutionState, IsolationLevel, ListRequest, LogsRequest,
-    Scope, StopCause, Stream, WatchRequest,
+    Scope, StopCause, Stream, Usage, WatchRequest,
 };
 use tonic::Code;
 
@@ -148,7 +148,8 @@ async fn what_cannot_start_says_why() {
         let status = server.end(&id).await;
         assert_eq!((status.stop_cause(), status.exit_code), (StopCause::StartFailed, code), "{status:?}");
         assert!(status.error_message.contains(message), "{}", status.error_message);
-        assert!(status.usage.is_none() && status.started_at == 0, "nothing ran");
+        assert_eq!(status.started_at, 0, "nothing ran");
+        assert_eq!(status.usage, Some(Usage::default()), "and that is known");
     }
     server.healthy().await.expect("still well");
 }

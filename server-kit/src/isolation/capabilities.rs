@@ -6,6 +6,7 @@ use std::io;
 
 #[cfg(test)]
 pub(crate) const CHOWN: u32 = 0;
+pub(crate) const DAC_OVERRIDE: u32 = 1;
 pub(crate) const SETPCAP: u32 = 8;
 
 /// Highest number that a kernel may know: the sets are 64 bits wide.

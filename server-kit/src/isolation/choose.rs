@@ -28,6 +28,8 @@ pub(crate) struct Wish {
     pub abi: u32,
     /// A Run with the server's id could gain capabilities by executing a file.
     pub keeps_capabilities: bool,
+    /// Modes of files do not bind this server: it has `CAP_DAC_OVERRIDE`.
+    pub over_modes: bool,
     /// Accelerators under /dev that every Run may use.
     pub accelerators: Vec<String>,
     /// Whether a Run's control groups can filter devices, or why not.
@@ -110,6 +112,8 @@ pub(crate) struct Chosen {
     pub fences: Fences,
     /// Each Run's control groups hold its devices.
     pub device_groups: bool,
+    /// No Run can reach what is the kit's.
+    pub guards_kit: bool,
     /// For Runs with a folder of their own.
     pub held: Vec<Held>,
     /// For Runs without.
@@ -238,10 +242,11 @@ impl Climb<'_> {
             refused.map(|other| other.text.clone()).chain(weaknesses).collect()
         };
         let (own, shared) = (self.fences.own_ids, false);
+        let guards_kit = self.fences.guard_kit(self.wish.over_modes);
         let list = |own_folder: bool, ids: bool| {
             [
                 files(&self.fences, own_folder, ids, &of),
-                devices(&self.fences, self.device_groups, &self.wish.accelerators, &of),
+                devices(&self.fences, self.device_groups.then_some(guards_kit), &self.wish.accelerators, &of),
                 network(&self.fences, self.wish, &of),
                 privileges(&self.fences, ids, own_folder, self.wish.keeps_capabilities, &of),
             ]
@@ -249,7 +254,7 @@ impl Climb<'_> {
             .to_vec()
         };
         let (held, held_shared) = (list(true, own), list(false, shared));
-        Chosen { fences: self.fences, device_groups: self.device_groups, held, held_shared }
+        Chosen { fences: self.fences, device_groups: self.device_groups, guards_kit, held, held_shared }
     }
 
     /// Adds what would give more than is held: for what was tried in vain, and for what was not asked for.
@@ -309,6 +314,12 @@ fn files(fences: &Fences, own_folder: bool, ids: bool, of: Reasons<'_>) -> Held 
             }
         }
         weak.push("the kit's socket can be connected to; its token is what keeps a Run out".into());
+        if fences.files {
+            weak.push(
+                "mode and times of files of the same id can be changed, and its terminals opened: a hostile Run could close a neighbour's folder"
+                    .into(),
+            );
+        }
     }
     if !fences.places.shared.is_empty() {
         let paths: Vec<_> = fences.places.shared.iter().map(|path| path.display().to_string()).collect();
@@ -342,25 +353,25 @@ fn landlock_weaknesses(fences: &Fences) -> impl Iterator<Item = String> {
         .map(move |(_, what)| format!("Landlock ABI {abi}: {what}"))
 }
 
-fn devices(fences: &Fences, groups: bool, accelerators: &[String], of: Reasons<'_>) -> Held {
-    if !fences.devices && !groups {
+/// `groups` is whether nobody can change them, where control groups hold devices.
+fn devices(fences: &Fences, groups: Option<bool>, accelerators: &[String], of: Reasons<'_>) -> Held {
+    if !fences.devices && groups.is_none() {
         let weak =
             vec!["variables name the devices of a Run, which hides the others without fencing them".into()];
         return Held::new(Axis::Devices, Nothing, "variables", of(Axis::Devices, weak));
     }
     let mut weak = Vec::new();
-    if groups && !fences.guard_kit() {
+    if groups == Some(false) {
         weak.push(super::UNGUARDED.to_owned());
     }
-    if !groups && fences.abi < 5 {
+    if groups.is_none() && fences.abi < 5 {
         weak.push(format!("Landlock ABI {}: what is done to an open device is not looked at", fences.abi));
     }
-    let guarded = !groups || fences.guard_kit();
-    let level = if accelerators.is_empty() && guarded { Hard } else { Soft };
+    let level = if accelerators.is_empty() && groups != Some(false) { Hard } else { Soft };
     if !accelerators.is_empty() {
         weak.push(format!("open to every Run: {}", accelerators.join(", ")));
     }
-    let mechanism = if groups { "cgroup" } else { "landlock" };
+    let mechanism = if groups.is_some() { "cgroup" } else { "landlock" };
     Held::new(Axis::Devices, level, mechanism, of(Axis::Devices, weak))
 }
 
@@ -394,7 +405,10 @@ fn privileges(fences: &Fences, ids: bool, own_folder: bool, keeps: bool, of: Rea
     if fences.own_ids && !own_folder {
         weak.push("without a folder of its own a Run keeps the server's id".into());
     } else if !ids {
-        weak.push("all Runs share the server's id".into());
+        weak.push(
+            "all Runs share the server's id: a hostile one could take priority and processors from others"
+                .into(),
+        );
     }
     let (level, mechanism) = match (ids, fences.filter) {
         (true, true) => (Hard, "own-uid"),

@@ -6,6 +6,7 @@ fn wish() -> Wish {
     Wish {
         places: Places { work: "/workspace".into(), socket: Some("/run/k".into()), ..Places::default() },
         abi: 7,
+        over_modes: true,
         no_network: false,
         bandwidth: false,
         at_most: Vec::new(),
@@ -151,6 +152,16 @@ fn groups_hold_devices_where_landlock_does_not() {
     let at_most = vec!["devices=variables".parse().expect("parses")];
     let chosen = choose(&Wish { at_most, ..groups }, restricted);
     assert_eq!((told(&chosen, Axis::Devices), chosen.device_groups), (("variables", Nothing), false));
+}
+
+#[test]
+fn the_kit_is_out_of_reach_of_ids_that_are_not_its_own_and_of_landlock_where_modes_do_not_matter() {
+    let ids = choose(&Wish { over_modes: false, ..wish() }, |_, _| Ok(()));
+    assert!(ids.fences.own_ids && ids.guards_kit);
+    for (over_modes, abi, guards) in [(true, 7, true), (false, 7, false), (true, 5, false)] {
+        let chosen = choose(&Wish { over_modes, abi, ..wish() }, restricted);
+        assert_eq!((chosen.fences.own_ids, chosen.guards_kit), (false, guards), "{over_modes} {abi}");
+    }
 }
 
 #[test]

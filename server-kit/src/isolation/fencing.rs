@@ -37,6 +37,8 @@ pub(crate) struct Wanted {
 #[derive(Debug)]
 pub(crate) struct Fencing {
     fences: Fences,
+    /// No Run can reach what is the kit's.
+    guards_kit: bool,
     /// As the caller names it; `fences.places` has it without links.
     work_dir: PathBuf,
     ids: Option<Ids>,
@@ -85,20 +87,26 @@ impl Fencing {
             keeps_capabilities: capabilities::can_pass_any()
                 && nix::unistd::getuid().is_root()
                 && !capabilities::has(capabilities::SETPCAP),
+            over_modes: capabilities::has(capabilities::DAC_OVERRIDE),
             accelerators,
             device_groups: filter.as_ref().map(drop).map_err(Clone::clone),
         };
-        let Chosen { fences, device_groups, held, held_shared } = choose(&wish, attempt);
+        let Chosen { fences, device_groups, guards_kit, held, held_shared } = choose(&wish, attempt);
         let filter = filter.ok().filter(|_| device_groups);
         let ids = fences.own_ids.then(|| Ids::new(wanted.ids, rand::random()));
         let remedies = held.iter().map(|held| (held.axis, held.remedies.clone())).collect();
         let held = [held, held_shared].map(|held| held.into_iter().map(Held::tell).collect());
-        Self { fences, work_dir: wanted.work_dir, ids, range: wanted.ids, filter, held, remedies }
+        Self { fences, guards_kit, work_dir: wanted.work_dir, ids, range: wanted.ids, filter, held, remedies }
     }
 
     /// For the nursery.
     pub(crate) fn fences(&self) -> &Fences {
         &self.fences
+    }
+
+    /// Whether no Run can reach the kit's processes, its folder and the control groups.
+    pub(crate) fn guards_kit(&self) -> bool {
+        self.guards_kit
     }
 
     /// What holds for Runs with a folder of their own, or for those without.
@@ -125,7 +133,11 @@ impl Fencing {
         for path in &places.leasable {
             let left = folder::owner(path).ok().filter(|owner| self.range.contains(owner.uid));
             let Some(left) = left else { continue };
-            let back = folder::heir(&places.work).and_then(|heir| folder::reclaim(path, left.uid, heir));
+            let heir = folder::heir(&places.work).map(|heir| match path.is_dir() {
+                true => heir,
+                false => folder::Owner { mode: None, ..heir },
+            });
+            let back = heir.and_then(|heir| folder::reclaim(path, left.uid, heir));
             if let Err(error) = back {
                 tracing::error!(%error, path = %path.display(), "cannot be taken back");
             }

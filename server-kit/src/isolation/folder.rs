@@ -6,10 +6,11 @@
 
 use std::ffi::{CStr, CString};
 use std::io;
+use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
-use rustix::fs::{AtFlags, Dir, FileType, Gid, Mode, OFlags, Stat, Uid};
+use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, RawDir, SeekFrom, Stat, Uid};
 
 use super::ids::IdRange;
 
@@ -19,17 +20,17 @@ const FOLDER: OFlags = OFlags::RDONLY
     .union(OFlags::CLOEXEC)
     .union(OFlags::NONBLOCK);
 
-/// Whom a folder belongs to, and its mode.
+/// Whom a folder or a device belongs to, and its mode where that is known.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Owner {
     pub uid: u32,
     pub gid: u32,
-    pub mode: u32,
+    pub mode: Option<u32>,
 }
 
 impl Owner {
     fn of(stat: &Stat) -> Self {
-        Self { uid: stat.st_uid, gid: stat.st_gid, mode: stat.st_mode & 0o7777 }
+        Self { uid: stat.st_uid, gid: stat.st_gid, mode: Some(stat.st_mode & 0o7777) }
     }
 }
 
@@ -68,7 +69,13 @@ pub(crate) fn reclaim(path: &Path, id: u32, owner: Owner) -> io::Result<()> {
     if stat.st_uid != id {
         return Ok(());
     }
-    std::os::unix::fs::lchown(path, Some(owner.uid), Some(owner.gid))
+    std::os::unix::fs::lchown(path, Some(owner.uid), Some(owner.gid))?;
+    match owner.mode {
+        Some(mode) if !FileType::from_raw_mode(stat.st_mode).is_symlink() => {
+            Ok(rustix::fs::chmod(path, Mode::from_raw_mode(mode))?)
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Gives back what belongs to `id` in `folder`, and the folder itself.
@@ -76,7 +83,9 @@ pub(crate) fn take_back(folder: &Path, id: u32, owner: Owner) -> io::Result<()> 
     let root = rustix::fs::open(folder, FOLDER, Mode::empty())?;
     if rustix::fs::fstat(&root)?.st_uid == id {
         rustix::fs::fchown(&root, Some(Uid::from_raw(owner.uid)), Some(Gid::from_raw(owner.gid)))?;
-        rustix::fs::fchmod(&root, Mode::from_raw_mode(owner.mode))?;
+        if let Some(mode) = owner.mode {
+            rustix::fs::fchmod(&root, Mode::from_raw_mode(mode))?;
+        }
     }
     walk(&root, |parent, name, stat| {
         if stat.st_uid != id && stat.st_gid != id {
@@ -95,7 +104,7 @@ pub(crate) fn take_back(folder: &Path, id: u32, owner: Owner) -> io::Result<()> 
 /// Whose a folder of `work` shall be when nobody knows any more: the owner of `work`, and its group may do
 /// everything.
 pub(crate) fn heir(work: &Path) -> io::Result<Owner> {
-    Ok(Owner { mode: 0o770, ..Owner::of(&rustix::fs::stat(work)?) })
+    Ok(Owner { mode: Some(0o770), ..Owner::of(&rustix::fs::stat(work)?) })
 }
 
 /// After a crash: takes back every folder of `work` that belongs to an id of `range`. Answers how many.
@@ -143,20 +152,38 @@ fn chown_at(parent: BorrowedFd<'_>, name: &CStr, uid: u32, gid: u32) -> io::Resu
 /// One folder on the way down: what is left to visit in it, and its own identity for the way up.
 struct Level {
     names: Vec<CString>,
+    /// Where its names go on (`d_off` of getdents64(2)); `None` at their end.
+    next: Option<u64>,
     identity: (u64, u64),
 }
 
 impl Level {
-    fn read(folder: &OwnedFd) -> io::Result<Self> {
+    fn new(folder: &OwnedFd) -> io::Result<Self> {
         let stat = rustix::fs::fstat(folder)?;
-        let mut names = Vec::new();
-        for entry in Dir::read_from(folder)? {
-            let name = entry?.file_name().to_owned();
-            if name.as_c_str() != c"." && name.as_c_str() != c".." {
-                names.push(name);
+        Ok(Self { names: Vec::new(), next: Some(0), identity: (stat.st_dev, stat.st_ino) })
+    }
+
+    /// The next name in `folder`, which is this one. No more are held at once than one reading gives: a Run may make millions.
+    fn next(&mut self, folder: &OwnedFd) -> io::Result<Option<CString>> {
+        while self.names.is_empty()
+            && let Some(next) = self.next.take()
+        {
+            rustix::fs::seek(folder, SeekFrom::Start(next))?;
+            let mut buffer = [MaybeUninit::uninit(); 8 * 1024];
+            let mut entries = RawDir::new(folder, &mut buffer);
+            while let Some(entry) = entries.next() {
+                let entry = entry?;
+                if entry.file_name() != c"." && entry.file_name() != c".." {
+                    self.names.push(entry.file_name().to_owned());
+                }
+                let next = entry.next_entry_cookie();
+                if entries.is_buffer_empty() {
+                    self.next = Some(next);
+                    break;
+                }
             }
         }
-        Ok(Self { names, identity: (stat.st_dev, stat.st_ino) })
+        Ok(self.names.pop())
     }
 }
 
@@ -167,9 +194,9 @@ fn walk(
     mut visit: impl FnMut(BorrowedFd<'_>, &CStr, &Stat) -> io::Result<()>,
 ) -> io::Result<()> {
     let mut here = rustix::io::fcntl_dupfd_cloexec(root, 3)?;
-    let mut levels = vec![Level::read(&here)?];
+    let mut levels = vec![Level::new(&here)?];
     while let Some(level) = levels.last_mut() {
-        let Some(name) = level.names.pop() else {
+        let Some(name) = level.next(&here)? else {
             levels.pop();
             let Some(above) = levels.last() else { break };
             let up = rustix::fs::openat(&here, c"..", FOLDER, Mode::empty())?;
@@ -184,7 +211,7 @@ fn walk(
         visit(here.as_fd(), &name, &stat)?;
         if FileType::from_raw_mode(stat.st_mode).is_dir() {
             here = rustix::fs::openat(&here, &name, FOLDER, Mode::empty())?;
-            levels.push(Level::read(&here)?);
+            levels.push(Level::new(&here)?);
         }
     }
     Ok(())

@@ -32,12 +32,18 @@ fn a_folder_goes_and_comes_back_and_nothing_outside_is_touched() {
     symlink(&outside, folder.join("link")).expect("link");
     symlink("..", folder.join("up")).expect("link");
     std::fs::set_permissions(&folder, std::fs::Permissions::from_mode(0o2770)).expect("mode");
+    // More than are looked at in one go.
+    let many: Vec<String> = (0..1000).map(|number| format!("a/{number}")).collect();
+    for name in &many {
+        std::fs::write(folder.join(name), "").expect("file");
+    }
     let before = owner(&folder);
 
     let was = super::owner(&folder).expect("owner");
     give(&folder, ID).expect("gives");
-    assert_eq!((was.uid, was.gid, was.mode), (before.0, before.1, 0o2770));
-    for path in [".", "a", "a/b", "a/b/file", "link", "up"] {
+    assert_eq!((was.uid, was.gid, was.mode), (before.0, before.1, Some(0o2770)));
+    let all = [".", "a", "a/b", "a/b/file", "link", "up"];
+    for path in all.into_iter().chain(many.iter().map(String::as_str)) {
         assert_eq!(owner(&folder.join(path)), (ID, ID), "{path}");
     }
     assert_eq!(std::fs::metadata(&folder).expect("metadata").mode() & 0o7777, 0o700);
@@ -50,12 +56,32 @@ fn a_folder_goes_and_comes_back_and_nothing_outside_is_touched() {
     std::fs::hard_link(&outside, folder.join("hard")).expect("link");
 
     take_back(&folder, ID, was).expect("takes back");
-    for path in [".", "a", "a/b", "a/b/file", "link", "up", "closed"] {
+    for path in all.into_iter().chain(["closed"]).chain(many.iter().map(String::as_str)) {
         assert_eq!(owner(&folder.join(path)), before, "{path}");
     }
     assert_eq!(owner(&outside), (ID + 1, ID + 1));
     assert_eq!(std::fs::metadata(&folder).expect("metadata").mode() & 0o7777, 0o2770);
     assert_eq!(std::fs::metadata(folder.join("closed")).expect("metadata").mode() & 0o700, 0o700);
+}
+
+#[test]
+fn a_device_comes_back_as_it_was() {
+    if !root() {
+        return;
+    }
+    let dir = tempfile::tempdir().expect("tempdir");
+    let device = dir.path().join("device");
+    std::fs::write(&device, "").expect("file");
+    std::fs::set_permissions(&device, std::fs::Permissions::from_mode(0o660)).expect("mode");
+    let was = super::owner(&device).expect("owner");
+    lend(&device, ID).expect("lends");
+    std::fs::set_permissions(&device, std::fs::Permissions::from_mode(0o666)).expect("the Run's own");
+    reclaim(&device, ID, was).expect("takes back");
+    assert_eq!(super::owner(&device).expect("owner"), was);
+    // After a crash nobody knows any more.
+    lend(&device, ID).expect("lends");
+    reclaim(&device, ID, Owner { mode: None, ..was }).expect("takes back");
+    assert_eq!(super::owner(&device).expect("owner"), was);
 }
 
 #[test]

@@ -329,7 +329,7 @@ impl Rung for Policed {
     }
 
     fn weakness(&self, ids: bool) -> String {
-        let weak = "memory and processes are measured several times a second and a Run over its limit is ended: what happens between is not held; CPU and IO are not bounded";
+        let weak = "memory and processes are measured several times a second and a Run over its limit is ended: what happens between is not held; memory that none of its processes has mapped (a memfd, the kernel's own) is not seen; CPU and IO are not bounded";
         let iops = Iops::Accounted("there are no control groups".into()).told().filter(|_| self.iops);
         let held = ids.then(|| "the kernel holds processes at twice their limit and 64".to_owned());
         [Some(weak.to_owned()), held, iops].into_iter().flatten().collect::<Vec<_>>().join("; ")

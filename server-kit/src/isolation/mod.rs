@@ -252,8 +252,7 @@ impl Ladder {
             }
             (axis, None, missing)
         });
-        let told =
-            found.iter().map(|(axis, rung, missing)| told(*axis, rung.as_deref(), missing, fencing.fences()));
+        let told = found.iter().map(|(axis, rung, missing)| told(*axis, rung.as_deref(), missing, &fencing));
         let (told, remedies): (Vec<_>, Vec<_>) = told.unzip();
         let remedies = found.iter().map(|(axis, ..)| *axis).zip(remedies).collect();
         let record = |own| Isolation { axes: [told.as_slice(), fencing.held(own)].concat() };
@@ -361,28 +360,29 @@ fn unwanted(at_most: &[AtMost], axis: Axis, mechanism: &str) -> Option<String> {
 
 /// What a Run without a rung that guards the kit can undo.
 const UNGUARDED: &str =
-    "Runs have the server's rights, so that a hostile one could write the kit's control groups itself";
+    "Runs have the server's id, so that a hostile one could reach the kit's control groups itself";
 
 /// What would give Runs less than the server's rights.
-const FOR_GUARD: &str = "a user id for each Run, or files with Landlock of Linux 6.12 or later, gives it";
+const FOR_GUARD: &str =
+    "a user id for each Run gives it, or files with Landlock of Linux 6.12 or later where the server is root";
 
 /// What is told of limits or kill, and the settings that would give more.
 fn told(
     axis: Axis,
     rung: Option<&dyn Rung>,
     missing: &[String],
-    fences: &Fences,
+    fencing: &Fencing,
 ) -> (IsolationAxis, Vec<&'static str>) {
     let mut reasons = missing.to_vec();
     let mut level = IsolationLevel::None;
     let mut remedies = Vec::new();
     if let Some(rung) = rung {
         level = rung.level();
-        let weakness = Some(rung.weakness(fences.own_ids)).filter(|weakness| !weakness.is_empty());
+        let weakness = Some(rung.weakness(fencing.fences().own_ids)).filter(|weakness| !weakness.is_empty());
         let help = Some(rung.remedy()).filter(|remedy| !remedy.is_empty());
         reasons.extend(weakness.map(|text| help.map_or(text.clone(), |help| format!("{text} ({help})"))));
         remedies.extend(help);
-        if level == IsolationLevel::Hard && !fences.guard_kit() {
+        if level == IsolationLevel::Hard && !fencing.guards_kit() {
             level = IsolationLevel::Soft;
             reasons.push(format!("{UNGUARDED} ({FOR_GUARD})"));
             remedies.push(FOR_GUARD);

@@ -93,7 +93,7 @@ pub(crate) fn make_room(places: &Places, bytes: u64) -> Result<(), String> {
     if bytes == ROOM {
         return Ok(());
     }
-    let options = format!("size={bytes}");
+    let options = holding(bytes);
     let flags = MsFlags::MS_REMOUNT | MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
     own(places).into_iter().try_for_each(|folder| {
         mount(NOTHING, folder, NOTHING, flags, Some(options.as_str()))
@@ -191,8 +191,13 @@ fn make_way(path: &Path) -> io::Result<()> {
     Ok(())
 }
 
+/// So many bytes in files, and as many files as have a page each: a file takes memory without any content.
+fn holding(bytes: u64) -> String {
+    format!("size={bytes},nr_inodes={}", (bytes / 4096).max(1024))
+}
+
 fn cover_one(folder: &Path, mode: u32) -> Result<(), String> {
-    let options = format!("mode={mode:o},size={ROOM}");
+    let options = format!("mode={mode:o},{}", holding(ROOM));
     mount(
         Some("kruntimes"),
         folder,

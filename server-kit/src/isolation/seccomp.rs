@@ -85,6 +85,10 @@ const DENIED: &[i64] = &[
     libc::SYS_ioperm,
 ];
 
+/// Sets the limits of the process that its first argument names, 0 being the caller, which may be any of the same id, unless
+/// its third argument is null.
+const LIMITS: i64 = libc::SYS_prlimit64;
+
 /// Makes what is the container's and outlives its maker: System V objects and message queues. Refused as on a kernel that
 /// has none, where Runs have no IPC namespace of their own.
 const LASTING: &[i64] = &[libc::SYS_shmget, libc::SYS_semget, libc::SYS_msgget, libc::SYS_mq_open];
@@ -104,6 +108,8 @@ enum Go {
     Clone,
     /// Looks at the family first.
     Socket,
+    /// Looks whether it changes nobody but the caller first.
+    Own,
 }
 
 /// One instruction that compares the accumulator.
@@ -128,6 +134,7 @@ const RETURN_KILL: u32 = 0x8000_0000;
 const NUMBER: u32 = 0;
 const ARCHITECTURE: u32 = 4;
 const FIRST_ARGUMENT: u32 = 16;
+const THIRD_ARGUMENT: u32 = 32;
 /// `linux/audit.h`.
 const NATIVE: u32 = if cfg!(target_arch = "x86_64") { 0xc000_003e } else { 0xc000_00b7 };
 /// From here on are the x32 names of the same calls.
@@ -146,6 +153,7 @@ pub(crate) fn program(list: bool, no_sockets: bool, no_ipc: bool) -> Result<Vec<
     if list {
         calls.extend(DENIED.iter().map(|call| (number(*call), Go::Deny)));
         calls.extend([(number(libc::SYS_clone), Go::Clone), (number(libc::SYS_clone3), Go::Unknown)]);
+        calls.push((number(LIMITS), Go::Own));
     }
     if no_sockets {
         calls.push((number(libc::SYS_socket), Go::Socket));
@@ -192,9 +200,15 @@ fn assemble(lines: &[Line]) -> Result<Vec<sock_filter>, String> {
     // The ends, in this order, with jumps among themselves.
     let ends = [
         plain(LOAD, FIRST_ARGUMENT),
-        sock_filter { code: ANY_BIT, jt: 3, jf: 2, k: flags },
+        sock_filter { code: ANY_BIT, jt: 9, jf: 8, k: flags },
         plain(LOAD, FIRST_ARGUMENT),
-        sock_filter { code: EQUAL, jt: 0, jf: 1, k: libc::AF_UNIX.cast_unsigned() },
+        sock_filter { code: EQUAL, jt: 6, jf: 7, k: libc::AF_UNIX.cast_unsigned() },
+        plain(LOAD, FIRST_ARGUMENT),
+        sock_filter { code: EQUAL, jt: 4, jf: 0, k: 0 },
+        plain(LOAD, THIRD_ARGUMENT),
+        sock_filter { code: EQUAL, jt: 0, jf: 3, k: 0 },
+        plain(LOAD, THIRD_ARGUMENT + 4),
+        sock_filter { code: EQUAL, jt: 0, jf: 1, k: 0 },
         plain(RETURN, RETURN_ALLOW),
         errno(libc::EPERM),
         errno(libc::ENOSYS),
@@ -208,9 +222,10 @@ fn assemble(lines: &[Line]) -> Result<Vec<sock_filter>, String> {
                 Go::Skip(lines) => lines,
                 Go::Clone => left,
                 Go::Socket => left + 2,
-                Go::Allow => left + 4,
-                Go::Deny => left + 5,
-                Go::Unknown => left + 6,
+                Go::Own => left + 4,
+                Go::Allow => left + 10,
+                Go::Deny => left + 11,
+                Go::Unknown => left + 12,
             };
             u8::try_from(far)
                 .map_err(|_| format!("the system call filter is too long: {} lines", lines.len()))

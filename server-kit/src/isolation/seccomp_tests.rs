@@ -110,6 +110,21 @@ fn threads_and_children_pass_and_new_namespaces_do_not() {
 }
 
 #[test]
+fn a_process_changes_its_own_limits_and_no_others() {
+    for no_sockets in [false, true] {
+        let program = program(true, no_sockets, true).expect("builds");
+        let limit = |pid, new| {
+            let whole = call(libc::SYS_prlimit64, pid);
+            run(&program, Call { arguments: [pid, 7, new, 0, 0, 0], ..whole })
+        };
+        assert_eq!((limit(0, 0), limit(0, 4096), limit(17, 0)), (ALLOW, ALLOW, ALLOW));
+        for (pid, new) in [(17, 4096), (u64::MAX, 4096), (17, 1 << 32)] {
+            assert_eq!(limit(pid, new), errno(libc::EPERM), "{pid} {new}");
+        }
+    }
+}
+
+#[test]
 fn other_names_of_the_same_calls_do_not_pass() {
     let program = program(true, false, false).expect("builds");
     let x32 = Call { number: 0x4000_0000 | 101, ..call(0, 0) };

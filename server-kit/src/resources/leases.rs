@@ -210,6 +210,11 @@ impl Leased {
         *self.allocation.sampled() = figures;
     }
 
+    /// All was done to end its processes: here its bill ends, whatever is still to be tidied up.
+    pub(crate) fn ended(&self) {
+        let _ = self.allocation.until.set(Instant::now());
+    }
+
     /// Gives everything back: nothing of the execution is left, or nothing was ever started.
     pub(crate) fn give_back(mut self) {
         self.leases.state().pool.release(self.key);
@@ -234,7 +239,7 @@ impl Drop for Leased {
         if let Some(entry) = self.entry.take() {
             entry.leave();
         }
-        let _ = self.allocation.until.set(Instant::now());
+        self.ended();
         self.tell();
     }
 }

@@ -8,7 +8,9 @@ use std::time::{Duration, Instant};
 use proptest::prelude::*;
 
 use super::*;
-use crate::resources::{Definition, Indexed, Quantity, ResourceProvider};
+use crate::resources::{
+    Amounts, Definition, Device, Indexed, Inventory, Lease, Quantity, ResourceProvider, Shortage,
+};
 
 const TOKENS: &str = "example.com/licence";
 const DEVICES: &str = "example.com/fpga";
@@ -113,6 +115,45 @@ fn a_device_without_its_file_is_not_given_out() {
     assert_eq!(second.allocation.held[0].id, path("b"), "by its own name");
     assert_eq!(second.allocation.device_paths, [dir.path().join("real")], "what is opened");
     assert_eq!(health(&leases), ["Healthy", "Healthy"]);
+    second.give_back();
+    std::fs::remove_file(path("a")).expect("gone while it is held");
+    assert_eq!(leases.inventory().0[0].allocatable, "2", "less what is held: one is free");
+    acquire(&leases, 3, &[(DEVICES, "1")]).expect("fits").expect("some").give_back();
+    held.give_back();
+    assert_eq!(leases.inventory().0[0].allocatable, "1");
+}
+
+/// A device in two halves.
+struct Halves(Quantity);
+
+impl ResourceProvider for Halves {
+    fn discover(&mut self) -> Inventory {
+        let device = Device { resource: TOKENS.into(), id: String::new(), ..Device::default() };
+        Inventory { devices: vec![device], ..self.0.discover() }
+    }
+
+    fn lease(&mut self, request: &Amounts) -> Result<Lease, Shortage> {
+        self.0.lease(request)
+    }
+
+    fn restore(&mut self, held: &[Held]) -> Lease {
+        self.0.restore(held)
+    }
+
+    fn release(&mut self, lease: &Lease) {
+        self.0.release(lease);
+    }
+}
+
+#[test]
+fn every_part_of_a_shared_device_that_is_kept_back_counts() {
+    let pool = Pool::new(vec![Box::new(Halves(Quantity::counted(TOKENS, 2)))], Vec::new()).expect("a pool");
+    let leases = Leases::open(pool, None, "i").expect("opens");
+    for run in [1, 2] {
+        drop(acquire(&leases, run, &[(TOKENS, "1")]).expect("fits"));
+    }
+    let (offers, devices) = leases.inventory();
+    assert_eq!((&*offers[0].allocatable, devices[0].allocations.len()), ("0", 2));
 }
 
 #[test]

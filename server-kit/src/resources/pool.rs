@@ -186,7 +186,7 @@ impl Pool {
         }
     }
 
-    /// What Runs can get, and every device with its holders. What is stuck is not offered.
+    /// What Runs can get, those that have it included, and every device with its holders. What is stuck is not offered.
     pub(crate) fn inventory(&mut self) -> (Vec<Offer>, Vec<Told>) {
         let mut offers = Vec::new();
         let mut devices = Vec::new();
@@ -195,20 +195,25 @@ impl Pool {
             offers.extend(some);
             devices.extend(more.into_iter().map(|device| Told { device, holders: Vec::new() }));
         }
+        // As their providers say: what is not is no part of the offers.
+        let healthy: Vec<bool> =
+            devices.iter().map(|told: &Told| told.device.health.state == HealthState::Healthy).collect();
         for holder in self.holders.values() {
             for held in holder.leases.iter().flat_map(|(_, lease)| &lease.held) {
-                let device = devices
-                    .iter_mut()
-                    .find(|told| told.device.resource == held.resource && told.device.id == held.id);
-                let healthy =
-                    device.as_ref().is_none_or(|told| told.device.health.state == HealthState::Healthy);
-                if let Hold::Stuck(_) = holder.hold
-                    && healthy
-                    && let Some(offer) = offers.iter_mut().find(|offer| offer.name == held.resource)
-                {
-                    offer.allocatable = (offer.allocatable - held.amount).max(Amount::ZERO);
+                let is_it = |told: &Told| told.device.resource == held.resource && told.device.id == held.id;
+                let device = devices.iter().position(is_it);
+                let healthy = device.is_none_or(|index| healthy[index]);
+                if let Some(offer) = offers.iter_mut().find(|offer| offer.name == held.resource) {
+                    match (&holder.hold, healthy) {
+                        (Hold::Stuck(_), true) => {
+                            offer.allocatable = (offer.allocatable - held.amount).max(Amount::ZERO);
+                        }
+                        // Whoever counts takes what is held off this.
+                        (Hold::Live, false) => offer.allocatable += held.amount,
+                        _ => {}
+                    }
                 }
-                let Some(told) = device else { continue };
+                let Some(told) = device.map(|index| &mut devices[index]) else { continue };
                 told.holders.push((holder.id.clone(), holder.attempt, held.amount));
                 if let (Hold::Stuck(reason), true) = (&holder.hold, healthy) {
                     told.device.health.state = HealthState::Quarantined;

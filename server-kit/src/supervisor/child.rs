@@ -1,16 +1,18 @@
 //! The supervisor itself: waits for one job, runs it, ends its tree, reports, exits.
 
 use std::fs::File;
-use std::io::{Read as _, Seek as _};
+use std::io::{BufRead as _, BufReader, Read as _, Seek as _};
 use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
+use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::resource::{UsageWho, getrusage};
 use nix::sys::signal::Signal;
 use nix::sys::signalfd::SignalFd;
 use nix::sys::time::TimeValLike as _;
-use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
+use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid, waitpid};
 use nix::unistd::Pid;
 
 use crate::isolation::stored::Unmeasured;
@@ -44,7 +46,7 @@ pub(super) fn supervise(control: &OwnedFd, once: &Once) -> i32 {
     // Anything but a job ends an idle supervisor: the server is gone or does not need it.
     let Ok(Some((length, mut fds))) = receive(control, &mut buffer) else { return 0 };
     // Locked by the server; what it leased is free when this process, the last of the Run, is gone.
-    let _lease = if buffer[0] & LEASED == 0 { None } else { fds.pop() };
+    let lease = if buffer[0] & LEASED == 0 { None } else { fds.pop() };
     buffer[0] &= !LEASED;
     let report = match start(&buffer[..length], fds, ahead, &mut stack) {
         Ok(Started { since, pid, crusher, rooms, _fds }) => {
@@ -59,6 +61,10 @@ pub(super) fn supervise(control: &OwnedFd, once: &Once) -> i32 {
         Err(StartError { step, errno }) => Report::StartFailed { at: unix_micros(), step, errno },
     };
     let _ = send(control, &report.encode(), &[]);
+    if lease.is_some() && matches!(report, Report::Ended(Ended { proven: false, .. })) {
+        // What could not be ended may still use it.
+        while !matches!(waitpid(None::<Pid>, None), Err(Errno::ECHILD)) {}
+    }
     0
 }
 
@@ -198,8 +204,9 @@ impl Watcher<'_> {
                 }
                 true
             }
-            Ok(Order::Sample) => {
-                let (wall, counters) = (micros_since(self.since), living_counters(&self.rooms));
+            Ok(order @ (Order::Sample | Order::Measure)) => {
+                let resident = if order == Order::Measure { Some(&self.rooms) } else { None };
+                let (wall, counters) = (micros_since(self.since), living_counters(resident, self.control));
                 let _ = send(self.control, &Report::Sampled { wall, counters }.encode(), &[]);
                 true
             }
@@ -248,65 +255,98 @@ fn reaped_counters() -> Counters {
     }
 }
 
-/// As [`reaped_counters`], with what living descendants used so far.
-fn living_counters(rooms: &Rooms) -> Counters {
+/// As [`reaped_counters`], with what living descendants used so far and, with their `rooms`, what they have in memory. An order
+/// that comes meanwhile is worth more than the latter.
+fn living_counters(rooms: Option<&Rooms>, control: &OwnedFd) -> Counters {
     let mut total = reaped_counters();
     let ticks = nix::unistd::sysconf(nix::unistd::SysconfVar::CLK_TCK).ok().flatten().unwrap_or(100);
     let per_tick = 1_000_000 / u64::try_from(ticks).unwrap_or(100).max(1);
     let descendants = tree::descendants();
+    let hurried = || is_waiting(control);
+    let mut rooms = rooms;
     for pid in &descendants {
         let Some(stat) = tree::Stat::read(*pid) else { continue };
         total.user += stat.user_ticks * per_tick;
         total.system += stat.system_ticks * per_tick;
-        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+        let (process, status) = status(*pid);
         total.peak_bytes = total.peak_bytes.max(field(&status, "VmHWM:").unwrap_or(0) * 1024);
         total.tasks += field(&status, "Threads:").unwrap_or(1);
-        let alone = descendants.len() == 1;
-        let shared = if alone { None } else { proportional(*pid) };
-        total.resident_bytes += shared.or(field(&status, "VmRSS:")).unwrap_or(0) * 1024;
+        rooms = rooms.filter(|_| !hurried());
+        if rooms.is_some() {
+            let shared = if descendants.len() == 1 { None } else { proportional(&process) };
+            let tables = field(&status, "VmPTE:").unwrap_or(0);
+            total.resident_bytes += (shared.or(field(&status, "VmRSS:")).unwrap_or(0) + tables) * 1024;
+        }
     }
-    total.resident_bytes = total.resident_bytes.saturating_add(unmapped(rooms, &descendants));
+    let unmapped = rooms.and_then(|rooms| unmapped(rooms, &descendants, &hurried));
+    total.resident_bytes = total.resident_bytes.saturating_add(unmapped.unwrap_or(0));
     total
 }
 
+/// Whether there is a message.
+fn is_waiting(control: &OwnedFd) -> bool {
+    let mut fds = [PollFd::new(control.as_fd(), PollFlags::POLLIN)];
+    poll(&mut fds, PollTimeout::ZERO).is_ok_and(|ready| ready > 0)
+}
+
+/// `/proc/PID` and its `status`. Where the first thread of a process has ended, only the others tell of its memory.
+fn status(pid: Pid) -> (PathBuf, String) {
+    let read = |process: &Path| std::fs::read_to_string(process.join("status")).unwrap_or_default();
+    let process = PathBuf::from(format!("/proc/{pid}"));
+    let told = read(&process);
+    if field(&told, "VmRSS:").is_some() {
+        return (process, told);
+    }
+    let threads = std::fs::read_dir(process.join("task")).into_iter().flatten().flatten();
+    let mut living = threads.map(|thread| thread.path()).map(|thread| (read(&thread), thread));
+    let living = living.find(|(told, _)| field(told, "VmRSS:").is_some());
+    living.map_or((process, told), |(told, thread)| (thread, told))
+}
+
 /// Bytes in what the Run has for itself, which is memory, less what its processes have mapped of it: that is among their
-/// own already. What cannot be measured is more than any limit.
-fn unmapped(rooms: &Rooms, descendants: &[Pid]) -> u64 {
+/// own already. What cannot be measured is more than any limit; `None` when there is no time for it.
+fn unmapped(rooms: &Rooms, descendants: &[Pid], hurried: &dyn Fn() -> bool) -> Option<u64> {
     /// Not worth going through every map for.
     const LITTLE: u64 = 1 << 20;
     let used = match rooms.used(u64::MAX) {
         Ok(used) => used,
         Err(Unmeasured::Short) => 0,
-        Err(_) => return u64::MAX,
+        Err(_) => return Some(u64::MAX),
     };
     if used <= LITTLE {
-        return 0;
+        return Some(0);
     }
-    used.saturating_sub(descendants.iter().map(|pid| mapped(rooms, *pid)).sum())
+    let mapped = descendants.iter().map(|pid| mapped(rooms, *pid, hurried)).sum::<Option<u64>>()?;
+    Some(used.saturating_sub(mapped))
 }
 
-fn mapped(rooms: &Rooms, pid: Pid) -> u64 {
-    let Ok(maps) = std::fs::read_to_string(format!("/proc/{pid}/smaps")) else {
+fn mapped(rooms: &Rooms, pid: Pid, hurried: &dyn Fn() -> bool) -> Option<u64> {
+    let (process, status) = status(pid);
+    let Ok(maps) = File::open(process.join("smaps")) else {
         // More than that it cannot be.
-        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-        return field(&status, "RssShmem:").unwrap_or(0) * 1024;
+        return Some(field(&status, "RssShmem:").unwrap_or(0) * 1024);
     };
     let (mut total, mut ours) = (0, false);
-    for line in maps.lines() {
+    // A process may have very many, and names may be of any bytes.
+    for (index, line) in BufReader::new(maps).split(b'\n').map_while(Result::ok).enumerate() {
+        if index % 4096 == 0 && hurried() {
+            return None;
+        }
+        let line = String::from_utf8_lossy(&line);
         let mut words = line.split_ascii_whitespace();
         match (words.next(), words.nth(2)) {
             // A mapping begins: `FROM-TO rwxp OFFSET MAJOR:MINOR INODE PATH`.
             (Some(first), Some(device)) if !first.ends_with(':') => ours = rooms.is_on(device),
-            (Some("Pss:"), _) if ours => total += field(line, "Pss:").unwrap_or(0) * 1024,
+            (Some("Pss:"), _) if ours => total += field(&line, "Pss:").unwrap_or(0) * 1024,
             _ => {}
         }
     }
-    total
+    Some(total)
 }
 
 /// KiB, each page divided by the number of processes that have it.
-fn proportional(pid: Pid) -> Option<u64> {
-    field(&std::fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).ok()?, "Pss:")
+fn proportional(process: &Path) -> Option<u64> {
+    field(&std::fs::read_to_string(process.join("smaps_rollup")).ok()?, "Pss:")
 }
 
 /// The number of one line of a file like `/proc/PID/status`.

@@ -27,5 +27,5 @@ pub(crate) mod wire;
 
 pub(crate) use nursery::{MARKER, nursery_main};
 pub(crate) use pool::{Control, Pool, Streams, memory_file};
-pub(crate) use sys::{protect_process, unix_micros};
+pub(crate) use sys::{protect_process, raise_descriptors, unix_micros};
 pub(crate) use tree::parent_of;

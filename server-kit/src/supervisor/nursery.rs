@@ -19,7 +19,7 @@ use super::sys::{self, receive, send};
 use super::tree;
 use super::wire::{INLINE_JOB, MAX_MESSAGE, News};
 
-/// Argument 0 of the kit's own executable when it is started as a nursery.
+/// Argument 0 of the kit's own executable when it is started as a nursery; argument 1 is how many files Runs may open.
 pub(crate) const MARKER: &str = "kruntimes-nursery";
 
 /// One byte from the server: one more supervisor, please.
@@ -62,7 +62,15 @@ struct Nursery {
     server: OwnedFd,
     events: SignalFd,
     supervisors: HashSet<Pid>,
+    unproven: Vec<Unproven>,
     once: Once,
+}
+
+/// A dead supervisor of whose tree something could not be ended yet.
+struct Unproven {
+    pid: Pid,
+    killed: u32,
+    left: HashSet<Pid>,
 }
 
 impl Nursery {
@@ -74,6 +82,10 @@ impl Nursery {
         let server = io::stdin().as_fd().try_clone_to_owned()?;
         nix::unistd::dup2_stdin(File::open("/dev/null")?)?;
         let fences = first_message(&server)?;
+        let descriptors = std::env::args().nth(1).and_then(|text| text.parse().ok());
+        if let Some(Err(errno)) = descriptors.map(sys::lower_descriptors) {
+            eprintln!("Runs may open as many files as the server: {}", errno.desc());
+        }
         let events = sys::child_events()?;
         default_dispositions();
         // Out of the server's session: its terminal's signals must not reach supervisors.
@@ -83,7 +95,7 @@ impl Nursery {
         // Before this process is protected: the map of a user namespace is written through its own files.
         let once = Once::prepare(fences).map_err(io::Error::other)?;
         sys::protect_process()?;
-        Ok(Self { server, events, supervisors: HashSet::new(), once })
+        Ok(Self { server, events, supervisors: HashSet::new(), unproven: Vec::new(), once })
     }
 
     fn run(mut self) -> i32 {
@@ -104,8 +116,8 @@ impl Nursery {
                 let Ok(Some(_)) = receive(&self.server, &mut buffer) else { return 0 };
                 if let Some(control) = self.bear() {
                     // A supervisor must not hold the nursery's descriptors open.
-                    let Self { server, events, supervisors, once } = self;
-                    drop((server, events, supervisors));
+                    let Self { server, events, supervisors, unproven, once } = self;
+                    drop((server, events, supervisors, unproven));
                     return supervise(&control, &once);
                 }
             }
@@ -139,7 +151,7 @@ impl Nursery {
         let _ = send(&self.server, &news.encode(), &fds);
     }
 
-    /// Reaps the dead. A supervisor that did not end by itself left its tree to us.
+    /// Reaps the dead. A supervisor that did not end by itself left its tree to us: only when that is gone, is it.
     fn bury(&mut self) {
         while let Ok(Some(_)) = self.events.read_signal() {}
         let mut dead: Vec<(Pid, bool)> = Vec::new();
@@ -150,14 +162,34 @@ impl Nursery {
             if !self.supervisors.remove(&pid) {
                 continue;
             }
-            let mut orphans = 0;
+            let (mut orphans, mut proven) = (0, true);
             if !clean {
-                let supervisors = self.supervisors.clone();
-                let spare = |child: Pid| supervisors.contains(&child);
-                let (killed, _) = tree::end(&self.events, None, spare, |status| dead.extend(death(status)));
-                orphans = killed;
+                let (supervisors, unproven) = (&self.supervisors, &self.unproven);
+                let spare = |child: Pid| {
+                    supervisors.contains(&child) || unproven.iter().any(|other| other.left.contains(&child))
+                };
+                let note = |status| dead.extend(death(status));
+                (orphans, proven) = tree::end(&self.events, None, spare, note);
+                if !proven {
+                    let left =
+                        tree::children_of(Pid::this()).into_iter().filter(|child| !spare(*child)).collect();
+                    self.unproven.push(Unproven { pid, killed: orphans, left });
+                }
             }
-            self.tell(News::Gone { pid: pid.as_raw(), orphans }, None);
+            if proven {
+                self.tell(News::Gone { pid: pid.as_raw(), orphans }, None);
+            }
+        }
+        let living = tree::children_of(Pid::this());
+        let (gone, left) = std::mem::take(&mut self.unproven)
+            .into_iter()
+            .partition(|unproven| !living.iter().any(|child| unproven.left.contains(child)));
+        self.unproven = left;
+        for Unproven { pid, killed: orphans, .. } in gone {
+            // Its number may be another's by now.
+            if !self.supervisors.contains(&pid) {
+                self.tell(News::Gone { pid: pid.as_raw(), orphans }, None);
+            }
         }
     }
 }

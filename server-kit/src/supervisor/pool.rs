@@ -55,6 +55,8 @@ struct Shared {
     target: usize,
     /// The first message to each nursery.
     fences: Vec<u8>,
+    /// Files that a Run may open.
+    descriptors: u64,
 }
 
 #[derive(Debug, Default)]
@@ -83,13 +85,15 @@ struct Idle {
 
 impl Pool {
     /// Starts the thread and the nursery; the first supervisors come soon after.
-    pub(crate) fn start(target: usize, fences: &Fences) -> io::Result<Self> {
+    /// `descriptors` is the number of files that a Run may open, unless the hard limit is lower.
+    pub(crate) fn start(target: usize, descriptors: u64, fences: &Fences) -> io::Result<Self> {
         let shared = Arc::new(Shared {
             idle: Mutex::default(),
             ready: Semaphore::new(0),
             state: Mutex::default(),
             target: target.max(1),
             fences: fences.encode(),
+            descriptors,
         });
         let worker = Arc::clone(&shared);
         std::thread::Builder::new().name("spawner".into()).stack_size(128 * 1024).spawn(move || {
@@ -184,7 +188,7 @@ impl Shared {
     /// One life of the nursery; ends only by an error.
     fn serve(&self) -> io::Result<()> {
         let (ours, theirs) = socket_pair()?;
-        let mut nursery = spawn_nursery(theirs)?;
+        let mut nursery = spawn_nursery(theirs, self.descriptors)?;
         send(&ours, &self.fences, &[])?;
         let pid = i32::try_from(nursery.id()).map_err(io::Error::other)?;
         let there = Arc::new(Nursery { pid, socket: ours });
@@ -269,9 +273,10 @@ impl Shared {
     }
 }
 
-fn spawn_nursery(socket: OwnedFd) -> io::Result<Child> {
+fn spawn_nursery(socket: OwnedFd, descriptors: u64) -> io::Result<Child> {
     Command::new("/proc/self/exe")
         .arg0(MARKER)
+        .arg(descriptors.to_string())
         .env_clear()
         .current_dir("/")
         .stdin(Stdio::from(socket))

@@ -6,6 +6,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use nix::errno::Errno;
 use nix::sys::prctl;
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::{SigSet, SigmaskHow, Signal, sigprocmask};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::unistd::Pid;
@@ -94,6 +95,22 @@ pub(super) fn child_events() -> nix::Result<SignalFd> {
 /// Makes this process's memory and descriptors unreadable to other processes of its uid.
 pub(crate) fn protect_process() -> nix::Result<()> {
     prctl::set_dumpable(false)
+}
+
+/// Lets this process open as many files as it may: some for each Run. Answers how many it was to open, which is what Runs get:
+/// programs go by it (`select(2)` takes 1024, and some close every descriptor that there could be).
+pub(crate) fn raise_descriptors() -> u64 {
+    let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE) else { return 1024 };
+    if let Err(errno) = setrlimit(Resource::RLIMIT_NOFILE, hard, hard) {
+        tracing::warn!(error = errno.desc(), "the limit on open files stays at {soft}");
+    }
+    soft
+}
+
+/// In the nursery, for all that is forked from it.
+pub(super) fn lower_descriptors(soft: u64) -> nix::Result<()> {
+    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
+    setrlimit(Resource::RLIMIT_NOFILE, soft.min(hard), hard)
 }
 
 /// Microseconds since the Unix epoch.

@@ -37,6 +37,8 @@ pub(crate) enum Order {
     Kill,
     /// Tell what was used so far.
     Sample,
+    /// And what is in memory now, which takes longer.
+    Measure,
 }
 
 /// What was used, from the kernel's own counters. Times in microseconds.
@@ -49,7 +51,7 @@ pub(crate) struct Counters {
     /// Bytes that went to and from block devices on behalf of the tree.
     pub read_bytes: u64,
     pub write_bytes: u64,
-    /// Bytes in memory now, pages shared within the tree counted once; 0 at the end.
+    /// Bytes in memory now, pages shared within the tree counted once; only where [`Order::Measure`] asked.
     pub resident_bytes: u64,
     /// Processes and threads now; 0 at the end.
     pub tasks: u64,
@@ -195,6 +197,7 @@ impl Order {
             Self::Signal(number) => Writer::new(1).i32(number).done(),
             Self::Kill => Writer::new(2).done(),
             Self::Sample => Writer::new(3).done(),
+            Self::Measure => Writer::new(4).done(),
         }
     }
 
@@ -204,6 +207,7 @@ impl Order {
                 1 => Self::Signal(reader.i32()?),
                 2 => Self::Kill,
                 3 => Self::Sample,
+                4 => Self::Measure,
                 _ => return None,
             })
         })

@@ -42,7 +42,7 @@ proptest! {
         for news in [News::Born { pid: code }, News::BirthFailed { errno: code }, News::Gone { pid: code, orphans: 7 }] {
             prop_assert_eq!(News::decode(&news.encode()), Ok(news));
         }
-        for order in [Order::Signal(signal), Order::Kill, Order::Sample] {
+        for order in [Order::Signal(signal), Order::Kill, Order::Sample, Order::Measure] {
             prop_assert_eq!(Order::decode(&order.encode()), Ok(order));
         }
     }

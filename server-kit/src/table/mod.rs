@@ -166,6 +166,7 @@ impl<P: Clone> Table<P> {
             finished_at: end.at,
             measured,
             proven: end.proven,
+            whole: end.proven,
         };
         self.finish(slot, outcome)
     }
@@ -189,13 +190,15 @@ impl<P: Clone> Table<P> {
             State::Finished(_) => return Vec::new(),
         };
         let measured = Measured { wall, group, ..sample.unwrap_or_default() };
+        // What its supervisor had reaped went with it: only its groups still know all of it.
+        let whole = proven && group.are_whole();
         let killed = "the supervisor of this execution was killed".to_owned();
         // What was being stopped was to end.
         let (cause, message) =
             stop.map_or((StopCause::ServerLost, killed), |stop| (stop.cause, stop.message));
         let signal = nix::libc::SIGKILL;
         let outcome =
-            Outcome { cause, code: 0, signal, message, started_at, finished_at: at, measured, proven };
+            Outcome { cause, code: 0, signal, message, started_at, finished_at: at, measured, proven, whole };
         self.finish(slot, outcome)
     }
 

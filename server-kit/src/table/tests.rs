@@ -235,12 +235,23 @@ fn a_killed_supervisor_is_told_as_such_with_what_was_last_seen() {
     table.lost(slot, 9, Some(4), true, GroupCounters::default());
     let outcome = outcome(&table, "a");
     assert_eq!((outcome.cause, outcome.measured.rusage), (StopCause::ServerLost, Some(counters)));
+    assert!(outcome.proven && !outcome.whole, "what was reaped since is not known");
     // One that was being stopped ends for that.
     let slot = accept(&mut table, "b", fence(1, 1));
     table.started(slot, 1);
     table.timer(slot, Timer::End);
-    table.lost(slot, 9, Some(4), true, GroupCounters::default());
-    assert_eq!(self::outcome(&table, "b").cause, StopCause::Timeout);
+    let seven = Some(7);
+    let group = GroupCounters {
+        user: seven,
+        system: seven,
+        memory_peak: seven,
+        read: seven,
+        written: seven,
+        ..GroupCounters::default()
+    };
+    table.lost(slot, 9, Some(4), true, group);
+    let outcome = self::outcome(&table, "b");
+    assert_eq!((outcome.cause, outcome.whole), (StopCause::Timeout, true), "its groups know all of it");
 }
 
 /// Something that happens; small numbers, so that ids, fences and slots meet often.

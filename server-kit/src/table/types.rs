@@ -143,6 +143,8 @@ pub(crate) struct Outcome {
     pub measured: Measured,
     /// Nothing of it is left, by the kernel's word.
     pub proven: bool,
+    /// All that it used was counted to its end.
+    pub whole: bool,
 }
 
 impl Outcome {
@@ -156,6 +158,7 @@ impl Outcome {
             finished_at: at,
             measured: Measured::default(),
             proven: true,
+            whole: true,
         }
     }
 }

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::mpsc::Sender;
 
 use super::mounts::{Controller, Version};
-use super::tree::{self, words};
+use super::tree;
 use super::{Bounds, Chore};
 
 /// The groups of one Run, one in each tree. Made once, used once, removed by the server's own thread.
@@ -67,6 +67,13 @@ pub(crate) struct GroupCounters {
     pub pids_refused: Option<u64>,
     /// Whether its own limit was reached; without a peak (before Linux 6.1) only whether it is now.
     pub pids_own: Option<bool>,
+}
+
+impl GroupCounters {
+    /// Whether they count all that a supervisor would have counted as well.
+    pub(crate) fn are_whole(&self) -> bool {
+        [self.user, self.system, self.memory_peak, self.read, self.written].iter().all(Option::is_some)
+    }
 }
 
 impl Leaf {
@@ -213,7 +220,11 @@ impl Leaf {
     pub(crate) fn is_empty(&self) -> bool {
         self.dirs.iter().all(|dir| match dir.version {
             Version::V2 => keyed(&text(&dir.path.join("cgroup.events")), "populated") == Some(0),
-            Version::V1 => words(&dir.path.join("cgroup.procs")).is_empty(),
+            Version::V1 => match fs::read_to_string(dir.path.join("cgroup.procs")) {
+                Ok(pids) => pids.trim().is_empty(),
+                // What cannot be read, for want of descriptors, proves nothing.
+                Err(error) => error.kind() == io::ErrorKind::NotFound,
+            },
         })
     }
 

@@ -1,0 +1,124 @@
+//! A bound on the connections that a listener keeps: whoever can reach it cannot take all descriptors of the process.
+
+use std::collections::VecDeque;
+use std::future::Future as _;
+use std::io::{self, IoSlice};
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::{TcpListener, TcpStream};
+use tokio_util::sync::{CancellationToken, DropGuard, WaitForCancellationFutureOwned};
+
+/// Connections of one listener at once.
+const AT_MOST: usize = 128;
+
+/// The places that the connections of one listener take, oldest first. Each is cancelled when its connection ends, or is to.
+#[derive(Clone, Debug, Default)]
+pub struct Places(Arc<Mutex<VecDeque<CancellationToken>>>);
+
+impl Places {
+    /// `stream` with a place that it has until it is dropped. When all are taken the oldest connection ends: who holds
+    /// many keeps nobody out, such as the probes of a kubelet.
+    pub fn take<S>(&self, stream: S) -> Placed<S> {
+        let place = CancellationToken::new();
+        let mut taken = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        taken.retain(|other| !other.is_cancelled());
+        if taken.len() >= AT_MOST
+            && let Some(oldest) = taken.pop_front()
+        {
+            oldest.cancel();
+        }
+        taken.push_back(place.clone());
+        Placed { stream, over: Box::pin(place.clone().cancelled_owned()), _place: place.drop_guard() }
+    }
+}
+
+/// A connection with its place. It reads as ended once that is another's.
+#[derive(Debug)]
+pub struct Placed<S> {
+    stream: S,
+    over: Pin<Box<WaitForCancellationFutureOwned>>,
+    _place: DropGuard,
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Placed<S> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        if self.over.as_mut().poll(context).is_ready() {
+            return Poll::Ready(Ok(()));
+        }
+        Pin::new(&mut self.stream).poll_read(context, buffer)
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Placed<S> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(context, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(context)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write_vectored(context, slices)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+}
+
+/// gRPC servers want to know where a connection comes from.
+impl<S: tonic::transport::server::Connected> tonic::transport::server::Connected for Placed<S> {
+    type ConnectInfo = S::ConnectInfo;
+
+    fn connect_info(&self) -> Self::ConnectInfo {
+        self.stream.connect_info()
+    }
+}
+
+/// Accepts as [`TcpListener`] does, each with a place.
+#[derive(Debug)]
+pub(crate) struct Bounded {
+    listener: TcpListener,
+    places: Places,
+}
+
+impl Bounded {
+    pub(crate) fn new(listener: TcpListener) -> Self {
+        Self { listener, places: Places::default() }
+    }
+}
+
+impl axum::serve::Listener for Bounded {
+    type Io = Placed<TcpStream>;
+    type Addr = SocketAddr;
+
+    async fn accept(&mut self) -> (Self::Io, Self::Addr) {
+        let (stream, address) = axum::serve::Listener::accept(&mut self.listener).await;
+        (self.places.take(stream), address)
+    }
+
+    fn local_addr(&self) -> io::Result<Self::Addr> {
+        self.listener.local_addr()
+    }
+}
