@@ -36,12 +36,18 @@ impl Places {
     }
 }
 
-/// A connection with its place. It reads as ended once that is another's.
+/// A connection with its place. It has ended once that is another's.
 #[derive(Debug)]
 pub struct Placed<S> {
     stream: S,
     over: Pin<Box<WaitForCancellationFutureOwned>>,
     _place: DropGuard,
+}
+
+impl<S> Placed<S> {
+    fn is_over(&mut self, context: &mut Context<'_>) -> bool {
+        self.over.as_mut().poll(context).is_ready()
+    }
 }
 
 impl<S: AsyncRead + Unpin> AsyncRead for Placed<S> {
@@ -50,7 +56,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Placed<S> {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        if self.over.as_mut().poll(context).is_ready() {
+        if self.is_over(context) {
             return Poll::Ready(Ok(()));
         }
         Pin::new(&mut self.stream).poll_read(context, buffer)
@@ -63,6 +69,10 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Placed<S> {
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
+        // Also for who asks and does not read the answer.
+        if self.is_over(context) {
+            return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
+        }
         Pin::new(&mut self.stream).poll_write(context, bytes)
     }
 
@@ -79,6 +89,9 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Placed<S> {
         context: &mut Context<'_>,
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        if self.is_over(context) {
+            return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
+        }
         Pin::new(&mut self.stream).poll_write_vectored(context, slices)
     }
 
@@ -120,5 +133,34 @@ impl axum::serve::Listener for Bounded {
 
     fn local_addr(&self) -> io::Result<Self::Addr> {
         self.listener.local_addr()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn the_oldest_gives_way() {
+        let places = Places::default();
+        let (mut first, other) = tokio::io::duplex(1);
+        let mut oldest = places.take(other);
+        first.write_all(b"x").await.expect("room for one");
+        assert_eq!(oldest.read_u8().await.expect("it lives"), b'x');
+        drop(places.take(tokio::io::duplex(1).0));
+        let held: Vec<_> = (1..AT_MOST).map(|_| places.take(tokio::io::duplex(1).0)).collect();
+        first.write_all(b"y").await.expect("room for one");
+        assert_eq!(oldest.read_u8().await.expect("one has ended: all have a place"), b'y');
+        // The reader is gone: writing waits until the place is another's.
+        oldest.write_all(b"z").await.expect("room for one");
+        let stuck = tokio::spawn(async move { (oldest.write_all(b"zz").await.is_err(), oldest) });
+        tokio::task::yield_now().await;
+        let _newest = places.take(tokio::io::duplex(1).0);
+        let (over, mut oldest) = stuck.await.expect("it ends");
+        assert!(over);
+        assert_eq!(oldest.read(&mut [0]).await.expect("ended"), 0);
+        drop(held);
     }
 }
