@@ -180,6 +180,9 @@ impl Nursery {
                 self.tell(News::Gone { pid: pid.as_raw(), orphans }, None);
             }
         }
+        if self.unproven.is_empty() {
+            return;
+        }
         let living = tree::children_of(Pid::this());
         let (gone, left) = std::mem::take(&mut self.unproven)
             .into_iter()
