@@ -100,15 +100,6 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Placed<S> {
     }
 }
 
-/// gRPC servers want to know where a connection comes from.
-impl<S: tonic::transport::server::Connected> tonic::transport::server::Connected for Placed<S> {
-    type ConnectInfo = S::ConnectInfo;
-
-    fn connect_info(&self) -> Self::ConnectInfo {
-        self.stream.connect_info()
-    }
-}
-
 /// Accepts as [`TcpListener`] does, each with a place.
 #[derive(Debug)]
 pub(crate) struct Bounded {

@@ -3,7 +3,7 @@
 //! Owns logging, stop signals, the metrics registry, the small HTTP server for
 //! `/metrics`, `/healthz` and `/readyz`, listen addresses, a bound on connections and the build string.
 //! Comes in: flags and environment, closures that tell readiness. Goes out: log
-//! lines on standard error, plain HTTP/1 answers. Knows nothing of Kubernetes.
+//! lines on standard error, plain HTTP/1 answers. Knows neither Kubernetes nor gRPC.
 //!
 //! What must always hold: a stop signal is never lost (the token stays cancelled),
 //! and an HTTP listener that cannot be opened is an error at start, not a log line.

@@ -22,6 +22,15 @@ pub struct Definition {
     pub env: Option<String>,
 }
 
+/// Names under `/dev` of what every Run has, whatever it leased: programs cannot do without.
+pub const PLAIN_DEVICES: &[&str] =
+    &["null", "zero", "full", "random", "urandom", "tty", "ptmx", "pts", "mqueue"];
+
+/// Whether `device` is the path of one of the [`PLAIN_DEVICES`].
+pub fn is_plain(device: &str) -> bool {
+    device.strip_prefix("/dev/").is_some_and(|name| PLAIN_DEVICES.contains(&name))
+}
+
 /// Why a definition makes no sense. Permanent.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum DefinitionError {
@@ -53,6 +62,14 @@ pub enum DefinitionError {
         /// How many devices.
         devices: usize,
     },
+    /// A device without which programs cannot do.
+    #[error("resource {name:?}: device {device:?} is every Run's: it cannot be given to one alone")]
+    Plain {
+        /// Resource.
+        name: String,
+        /// Device.
+        device: String,
+    },
     /// The same device twice.
     #[error("resource {name:?}: device {device:?} is named twice")]
     Twice {
@@ -82,6 +99,9 @@ impl Definition {
         }
         if amount.as_whole() != i64::try_from(self.devices.len()).ok() {
             return Err(DefinitionError::Count { name, amount, devices: self.devices.len() });
+        }
+        if let Some(device) = self.devices.iter().find(|device| is_plain(device)) {
+            return Err(DefinitionError::Plain { name, device: device.clone() });
         }
         let twice = |index: &usize| self.devices[..*index].contains(&self.devices[*index]);
         match (0..self.devices.len()).find(twice) {

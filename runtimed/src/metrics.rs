@@ -39,13 +39,16 @@ struct FailureLabels {
     reason: &'static str,
 }
 
-/// In which the processor works for an attempt.
-const MODES: [&str; 2] = ["user", "system"];
-
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct CpuLabels {
     runtime: Arc<str>,
     mode: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct BlockLabels {
+    runtime: Arc<str>,
+    direction: &'static str,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -69,6 +72,7 @@ pub struct RuntimedMetrics {
     dispatch: Histogram,
     heartbeats: Family<BeatLabels, Counter>,
     cpu: Family<CpuLabels, Counter<f64, AtomicU64>>,
+    blocks: Family<BlockLabels, Counter<f64, AtomicU64>>,
     /// Attempts that are not finished.
     pub active: Gauge,
     /// Effects of older attempts that were dropped.
@@ -89,6 +93,7 @@ impl RuntimedMetrics {
                 dispatch: Histogram::new(LATENCY_BUCKETS),
                 heartbeats: Family::default(),
                 cpu: Family::default(),
+                blocks: Family::default(),
                 active: Gauge::default(),
                 stale: Counter::default(),
                 writes: Family::default(),
@@ -116,10 +121,13 @@ impl RuntimedMetrics {
                 "CPU time in the usage records of the attempts that ended here",
                 these.cpu.clone(),
             );
+            registry.register(
+                "run_block_bytes",
+                "Bytes from and to block devices in the usage records of the attempts that ended here",
+                these.blocks.clone(),
+            );
             // From zero: a rate does not see the value that a series begins with.
-            for mode in MODES {
-                let _ = these.cpu.get_or_create(&CpuLabels { runtime: these.runtime.clone(), mode });
-            }
+            these.attempt_used(&AttemptUsage::default());
             registry.register("active_runs", "Attempts that are not finished", these.active.clone());
             registry.register(
                 "stale_effects",
@@ -140,11 +148,17 @@ impl RuntimedMetrics {
 
     /// Counts what the record of an attempt bills: whoever has the Pod's own counter sees what is nobody's.
     pub fn attempt_used(&self, usage: &AttemptUsage) {
-        for mode in MODES {
-            let figure = format!("cpu_{mode}_seconds");
-            let billed = usage.figures.iter().filter(|f| f.name == figure && f.value > 0.0);
+        let billed = |name: &str| {
+            let figures = usage.figures.iter().filter(|figure| figure.name == name && figure.value > 0.0);
+            figures.map(|figure| figure.value).sum()
+        };
+        for (mode, figure) in [("user", "cpu_user_seconds"), ("system", "cpu_system_seconds")] {
             let labels = CpuLabels { runtime: self.runtime.clone(), mode };
-            self.cpu.get_or_create(&labels).inc_by(billed.map(|figure| figure.value).sum());
+            self.cpu.get_or_create(&labels).inc_by(billed(figure));
+        }
+        for (direction, figure) in [("read", "block_read_bytes"), ("write", "block_write_bytes")] {
+            let labels = BlockLabels { runtime: self.runtime.clone(), direction };
+            self.blocks.get_or_create(&labels).inc_by(billed(figure));
         }
     }
 
@@ -209,12 +223,16 @@ mod tests {
         assert!(metrics.encode().contains("mode=\"user\"} 0"), "from zero");
         let figure = |name: &str, value| Figure { name: name.into(), value, ..Figure::default() };
         for value in [0.25, 1.5, f64::NAN, -1.0] {
-            let figures = vec![figure("cpu_user_seconds", value), figure("memory_peak_bytes", 4096.0)];
+            let figures = vec![figure("cpu_user_seconds", value), figure("block_write_bytes", 4096.0)];
             counted.attempt_used(&AttemptUsage { figures, incomplete: false });
         }
         let text = metrics.encode();
         let user = "kruntimes_runtimed_run_cpu_seconds_total{runtime=\"bash\",mode=\"user\"} 1.75";
         assert!(text.contains(user), "{text}");
         assert!(text.contains("mode=\"system\"} 0"), "{text}");
+        assert!(
+            text.contains("direction=\"write\"} 16384") && text.contains("direction=\"read\"} 0"),
+            "{text}"
+        );
     }
 }

@@ -2,7 +2,7 @@
 #![allow(unsafe_code, reason = "getrusage")]
 #![allow(clippy::print_stdout, clippy::expect_used, reason = "a load that cannot be done fails the test")]
 
-use std::fs::OpenOptions;
+use std::fs::{self, OpenOptions};
 use std::io::{Read as _, Seek as _, SeekFrom, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::process::Command;
@@ -51,6 +51,22 @@ fn main() {
             for _ in 0..amount / BLOCK as u64 {
                 file.read_exact(block).expect("reads");
             }
+            println!("{amount}");
+        }
+        // Bytes written through the page cache and then brought to the disk.
+        "synced" => {
+            let mut file = fs::File::create("synced").expect("a file");
+            let block = vec![7u8; BLOCK];
+            for _ in 0..amount / BLOCK as u64 {
+                file.write_all(&block).expect("writes");
+            }
+            file.sync_all().expect("reaches the disk");
+            println!("{amount}");
+        }
+        // Bytes that were removed before anybody had to write them.
+        "removed" => {
+            fs::write("removed", vec![7u8; usize::try_from(amount).expect("fits")]).expect("writes");
+            fs::remove_file("removed").expect("removes");
             println!("{amount}");
         }
         other => println!("no load {other:?}"),

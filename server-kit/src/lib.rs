@@ -30,6 +30,7 @@
 mod auth;
 mod author;
 mod capture;
+mod connections;
 mod drive;
 mod engine;
 mod environment;

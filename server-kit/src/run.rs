@@ -9,11 +9,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::{CommandFactory as _, FromArgMatches as _};
-use futures::future::ready;
-use futures::{Stream, StreamExt as _};
 use kruntimes_daemon::{
-    AddressError, CancellationToken, Endpoints, HttpError, HttpServer, LoggingError, Metrics, Placed, Places,
-    init_logging, parse_address, shutdown_signal,
+    AddressError, CancellationToken, Endpoints, HttpError, HttpServer, LoggingError, Metrics, init_logging,
+    parse_address, shutdown_signal,
 };
 use kruntimes_proto::v1::runtime_events_server::RuntimeEventsServer;
 use kruntimes_proto::v1::runtime_server::RuntimeServer;
@@ -21,14 +19,13 @@ use kruntimes_proto::v1::{DescribeResponse, StopCause};
 use kruntimes_proto::{SOCKET_FILE, SocketName};
 use kruntimes_resources::names;
 use kruntimes_traces::Traces;
-use prometheus_client::metrics::counter::Counter;
 use tokio::net::{TcpListener, UnixListener, UnixStream};
-use tokio_stream::wrappers::UnixListenerStream;
 use tonic::transport::server::{Router, TcpIncoming};
 
-use crate::auth::{Auth, is_own_run};
+use crate::auth::Auth;
 use crate::author::Author;
 use crate::capture::Capturer;
+use crate::connections::{bounded, strangers};
 use crate::engine::{Engine, Parts};
 use crate::environment::PassList;
 use crate::gate::{Gate, Rule};
@@ -293,22 +290,6 @@ fn bounds(settings: &Settings) -> Bounds {
 async fn overdue(stop: &CancellationToken) {
     stop.cancelled().await;
     tokio::time::sleep(Duration::from_secs(1)).await;
-}
-
-/// Each with a place.
-fn bounded<S>(incoming: impl Stream<Item = io::Result<S>>) -> impl Stream<Item = io::Result<Placed<S>>> {
-    let places = Places::default();
-    incoming.map(move |accepted| accepted.map(|stream| places.take(stream)))
-}
-
-/// Hangs up on processes of Runs: with connections that say nothing they could take every place.
-fn strangers(listener: UnixListener, refused: Counter) -> impl Stream<Item = io::Result<UnixStream>> {
-    UnixListenerStream::new(listener).filter(move |accepted| {
-        let peer = accepted.as_ref().ok().and_then(|stream| stream.peer_cred().ok()?.pid());
-        let own = is_own_run(peer);
-        refused.inc_by(own.into());
-        ready(!own)
-    })
 }
 
 fn router(

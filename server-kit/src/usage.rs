@@ -27,6 +27,9 @@ const CGROUP: &str = "cgroup";
 const RUSAGE: &str = "rusage";
 /// As [`RUSAGE`], but only of the largest single process: an upper bound for one, not a sum over the tree.
 const RUSAGE_LARGEST: &str = "rusage-largest-process";
+/// As [`RUSAGE`], of bytes to block devices: the kernel counts a page of its cache when it is first written to, whether or not it
+/// reaches a disk (`folio_account_dirtied`), and what goes past the cache when it is sent.
+const RUSAGE_DIRTIED: &str = "rusage-dirtied";
 /// Source of figures that were looked at now and then: a peak between two looks is missing.
 const SAMPLED: &str = "sampled";
 
@@ -88,7 +91,10 @@ const KNOWN: &[Known] = &[
     Known {
         name: "block_write_bytes",
         unit: "bytes",
-        sources: &[(CGROUP, |m| plain(m.group.written)), (RUSAGE, |m| plain(rusage(m, |c| c.write_bytes)))],
+        sources: &[
+            (CGROUP, |m| plain(m.group.written)),
+            (RUSAGE_DIRTIED, |m| plain(rusage(m, |c| c.write_bytes))),
+        ],
     },
     Known { name: "pids_peak", unit: "1", sources: &[(CGROUP, |m| plain(m.group.pids_peak))] },
     Known { name: "storage_peak_bytes", unit: "bytes", sources: &[(SAMPLED, |m| plain(m.storage_peak))] },

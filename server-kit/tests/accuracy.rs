@@ -117,6 +117,17 @@ async fn the_bill_is_true(rights: Rights) {
         exact += 1;
     }
     assert!(exact >= 2, "bytes read and written: {:?}", bill.figures.keys());
+
+    // Bytes through it: where the source counts what is made, all of them, whatever becomes of them; else what reaches a disk.
+    let bill = run(&mut placed, "synced", &["synced", &(8 * MIB).to_string()]).await;
+    let off = line(&placed, &bill, "block_write_bytes", bill.value("block_write_bytes"), bill.own[0]);
+    assert!(off.abs() < IO, "synced, off by {off}");
+    let bill = run(&mut placed, "removed", &["removed", &(8 * MIB).to_string()]).await;
+    let off = line(&placed, &bill, "block_write_bytes", bill.value("block_write_bytes"), bill.own[0]);
+    match bill.get("block_write_bytes").source.as_str() {
+        "rusage-dirtied" => assert!(off.abs() < IO, "removed, off by {off}"),
+        source => assert!(off < -0.5, "{source} counts what never reached a disk: off by {off}"),
+    }
     placed.end().await;
 }
 

@@ -284,6 +284,35 @@ async fn ids_of_their_own_close_what_landlock_leaves_open() {
 /// A key of System V objects that nobody else uses.
 const KEY: &str = "1263686964";
 
+/// Two Runs with the same id, one after the other: nothing of the first is within reach of the second, also when the first
+/// went with its server.
+#[tokio::test]
+async fn an_id_comes_back_with_nothing_of_its_run() {
+    let wanted = [("files", "landlock"), ("privileges", "own-uid")];
+    let args = [ROOT_POD, "--run-ids=33000-33000"];
+    let Some(mut fenced) = Fenced::start_with(&args, &wanted).await else { return };
+    let shared = format!("/dev/shm/fences-id-{}", std::process::id());
+    for (crash, first, second) in [(false, "a", "b"), (true, "c", "d")] {
+        let left = fenced.folder(first).join("made").display().to_string();
+        let (write, make) = (format!("write:{shared}"), "write:made".to_owned());
+        if crash {
+            fenced.stay(first, &["status:Uid", &write, &make]).await;
+            assert!(std::path::Path::new(&shared).exists() && std::path::Path::new(&left).exists());
+            let again = fenced.request("refused", &[]);
+            let busy = fenced.server.execute(again).await.expect_err("its id is in use");
+            assert_eq!(busy.code(), tonic::Code::ResourceExhausted);
+            fenced.server.kill();
+            fenced.server.start_again(&args).await;
+        } else {
+            let seen = fenced.attempt(first, &["status:Uid", &write, &make]).await;
+            expect(&seen, &[("status:Uid", "33000 33000 33000 33000"), (&write, "ok"), (&make, "ok")]);
+        }
+        let (shm, file) = (format!("read:{shared}"), format!("read:{left}"));
+        let seen = fenced.attempt(second, &["status:Uid", &shm, &file]).await;
+        expect(&seen, &[("status:Uid", "33000 33000 33000 33000"), (&shm, "ENOENT"), (&file, "EACCES")]);
+    }
+}
+
 /// What a Run makes that could outlive it where there is no namespace for it: refused, or gone with the Run.
 #[tokio::test]
 async fn nothing_lasting_is_left_for_others() {

@@ -11,11 +11,30 @@ use kruntimes_proto::v1::watch_event::Event;
 use kruntimes_proto::v1::{DescribeRequest, ExecuteRequest, InventoryDevice, StatusResponse, WatchRequest};
 use tonic::Code;
 
-const OFFERS: &str = r#"--resources=[
-    {"name": "runs", "kind": "Counted", "amount": "8"},
-    {"name": "example.com/fpga", "kind": "Indexed", "amount": "2", "devices": ["/dev/null", "/dev/zero"], "env": "FPGAS"},
-    {"name": "example.com/licence", "kind": "Counted", "amount": "3", "env": "LICENCES"},
-    {"name": "example.com/bandwidth", "kind": "Divisible", "amount": "100M"}]"#;
+/// What a server offers: two devices that are files of this test's own, since they change hands, and amounts.
+struct Offers {
+    _dir: tempfile::TempDir,
+    cards: [String; 2],
+    flag: String,
+}
+
+fn offers() -> Offers {
+    let dir = folder();
+    let cards = ["card-0", "card-1"].map(|name| {
+        let path = dir.path().join(name);
+        std::fs::write(&path, "").expect("file");
+        path.display().to_string()
+    });
+    let [first, second] = &cards;
+    let flag = format!(
+        r#"--resources=[
+    {{"name": "runs", "kind": "Counted", "amount": "8"}},
+    {{"name": "example.com/fpga", "kind": "Indexed", "amount": "2", "devices": ["{first}", "{second}"], "env": "FPGAS"}},
+    {{"name": "example.com/licence", "kind": "Counted", "amount": "3", "env": "LICENCES"}},
+    {{"name": "example.com/bandwidth", "kind": "Divisible", "amount": "100M"}}]"#
+    );
+    Offers { _dir: dir, cards, flag }
+}
 
 fn asking(request: ExecuteRequest, wants: &[(&str, &str)]) -> ExecuteRequest {
     let resources = wants.iter().map(|(name, amount)| ((*name).into(), (*amount).into())).collect();
@@ -33,26 +52,27 @@ async fn devices(server: &mut TestServer) -> Vec<InventoryDevice> {
 
 #[tokio::test]
 async fn a_run_is_told_what_it_holds_and_pays_for_the_time() {
-    let mut server = TestServer::start(&[OFFERS]).await;
+    let Offers { _dir, cards, flag } = offers();
+    let mut server = TestServer::start(&[&flag]).await;
     let wants = [("example.com/fpga", "2"), ("example.com/licence", "1"), ("example.com/bandwidth", "25M")];
     let show = "echo $FPGAS $LICENCES; echo $KRUNTIME_DEVICES; sleep 0.3";
     server.execute(asking(script("a", show), &wants)).await.expect("accepted");
     let status = server.end("a").await;
     let mut lines = status.stdout.lines();
-    assert_eq!(lines.next(), Some("/dev/null,/dev/zero 1"));
+    assert_eq!(lines.next(), Some(format!("{},{} 1", cards[0], cards[1]).as_str()));
     assert!(
         lines
             .next()
             .expect("JSON")
-            .contains(r#"{"resource":"example.com/fpga","id":"/dev/zero","amount":"1"}"#)
+            .contains(&format!(r#"{{"resource":"example.com/fpga","id":"{}","amount":"1"}}"#, cards[1]))
     );
     let held: Vec<_> = status.devices.iter().map(|d| (&*d.resource, &*d.id, &*d.amount)).collect();
     assert_eq!(
         held,
         [
             ("example.com/bandwidth", "", "25M"),
-            ("example.com/fpga", "/dev/null", "1"),
-            ("example.com/fpga", "/dev/zero", "1"),
+            ("example.com/fpga", cards[0].as_str(), "1"),
+            ("example.com/fpga", cards[1].as_str(), "1"),
             ("example.com/licence", "", "1"),
         ]
     );
@@ -68,7 +88,8 @@ async fn a_run_is_told_what_it_holds_and_pays_for_the_time() {
 
 #[tokio::test]
 async fn what_does_not_fit_is_refused_and_the_inventory_is_told() {
-    let mut server = TestServer::start(&[OFFERS]).await;
+    let Offers { _dir, cards, flag } = offers();
+    let mut server = TestServer::start(&[&flag]).await;
     let mut watch = server.events.watch(WatchRequest {}).await.expect("watch").into_inner();
     server.execute(asking(script("a", "sleep 600"), &[("example.com/fpga", "1")])).await.expect("accepted");
     let refused = server
@@ -94,7 +115,7 @@ async fn what_does_not_fit_is_refused_and_the_inventory_is_told() {
         }
     })
     .await;
-    assert_eq!((&*told.devices[0].id, &*told.devices[0].allocations[0].id), ("/dev/null", "a"));
+    assert_eq!((&*told.devices[0].id, &*told.devices[0].allocations[0].id), (cards[0].as_str(), "a"));
     assert!(told.resources.iter().any(|r| r.name == "example.com/bandwidth" && r.allocatable == "100M"));
 }
 
@@ -112,7 +133,8 @@ fn supervisor(server: &Child, marker: &str) -> Option<i32> {
 
 #[tokio::test]
 async fn what_a_killed_servers_run_holds_stays_held_until_that_is_gone() {
-    let mut server = TestServer::start(&[OFFERS]).await;
+    let Offers { _dir, flag, .. } = offers();
+    let mut server = TestServer::start(&[&flag]).await;
     let wants = [("example.com/fpga", "2")];
     server.execute(asking(script("a", "sleep 987654"), &wants)).await.expect("accepted");
     server.running("a").await;
@@ -127,7 +149,7 @@ async fn what_a_killed_servers_run_holds_stays_held_until_that_is_gone() {
     signal(supervisor, "STOP");
     server.kill();
     let dir = std::mem::replace(&mut server.dir, tempfile::tempdir().expect("folder"));
-    let child = command(&example("shell"), dir.path(), &[OFFERS]).spawn().expect("server starts");
+    let child = command(&example("shell"), dir.path(), &[&flag]).spawn().expect("server starts");
     let mut second = TestServer::attach(child, dir).await;
     let refused = second.execute(asking(script("b", "true"), &wants)).await.expect_err("still held");
     assert_eq!(refused.message(), "example.com/fpga: 2 asked for, 0 free");

@@ -69,8 +69,7 @@ impl Held {
 
 /// The Pod settings that would give a better level, said with the reason.
 const FOR_IDS: &str = "securityContext.runAsUser 0 with the capabilities CHOWN, DAC_OVERRIDE, FOWNER, KILL, SETGID and SETUID gives it";
-const FOR_NAMESPACES: &str =
-    "hostUsers false with capability SYS_ADMIN gives it, or a seccompProfile that allows user namespaces";
+const FOR_NAMESPACES: &str = "hostUsers false with runAsUser 0 and the capability SYS_ADMIN gives it, or a seccompProfile that allows user namespaces";
 const FOR_LANDLOCK: &str =
     "a node whose kernel has Landlock gives it (5.13 or later, named in its lsm= list)";
 const FOR_LANDLOCK_TCP: &str = "Linux 6.7 gives it";

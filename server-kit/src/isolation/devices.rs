@@ -10,9 +10,11 @@ use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd, RawFd
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 
+use kruntimes_resources::PLAIN_DEVICES;
+
 use super::cgroup::leaf::Leaf;
 use super::cgroup::{Controller, Groups, Version};
-use super::places::{PLAIN_DEVICES, is_accelerator};
+use super::places::is_accelerator;
 
 /// A device, or all of one driver's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

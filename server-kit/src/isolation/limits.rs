@@ -28,8 +28,7 @@ pub(super) fn rungs(place: &Place, groups: &Arc<Groups>) -> Vec<Arc<dyn Rung>> {
 }
 
 /// What of the Pod or the node lets a server make control groups.
-pub(super) const FOR_GROUPS: &str =
-    "securityContext.privileged gives it, or a runtimeClassName whose handler makes control groups writable";
+pub(super) const FOR_GROUPS: &str = "securityContext with runAsUser 0 and privileged gives it, or runAsUser 0 and a runtimeClassName whose handler makes control groups writable";
 
 /// What a Run needs to be bounded as the issue has it, and beside that what is good to have.
 const NEEDED: [Controller; 3] = [Controller::Memory, Controller::Cpu, Controller::Pids];

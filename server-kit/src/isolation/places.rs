@@ -2,6 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
+use kruntimes_resources::PLAIN_DEVICES;
+
 use super::landlock::Grant;
 use super::rooms::SHARED_MEMORY;
 
@@ -17,10 +19,6 @@ pub(crate) struct Places {
     /// Devices and folders of which each is some Run's, by lease.
     pub leasable: Vec<PathBuf>,
 }
-
-/// What a Run has under `/dev` whatever it leased.
-pub(crate) const PLAIN_DEVICES: &[&str] =
-    &["null", "zero", "full", "random", "urandom", "tty", "ptmx", "pts", "mqueue"];
 
 /// Names under `/dev` that are accelerators or belong to them, as prefixes.
 pub(crate) const ACCELERATORS: &[&str] = &[

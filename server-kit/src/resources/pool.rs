@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use kruntimes_resources::{check, names};
+use kruntimes_resources::{check, is_plain, names};
 
 use super::{
     Amount, Amounts, Definition, Device, Figure, HealthState, Held, Inventory, Kind, Lease, Offer,
@@ -69,7 +69,13 @@ impl Pool {
     }
 
     fn add(&mut self, mut provider: Box<dyn ResourceProvider>) -> Result<(), String> {
-        for offer in provider.discover().offers {
+        let Inventory { offers, devices } = provider.discover();
+        if let Some(Device { resource, id, .. }) = devices.iter().find(|device| is_plain(&device.id)) {
+            return Err(format!(
+                "resource {resource:?}: {id} is every Run's: it cannot be given to one alone"
+            ));
+        }
+        for offer in offers {
             let place = (self.providers.len(), offer.kind);
             if self.of.insert(offer.name.clone(), place).is_some() {
                 return Err(format!("resource {:?} has two providers", offer.name));

@@ -16,6 +16,7 @@ pub(super) fn cases() -> Vec<Case> {
         Case::new("isolation_required_and_missing", required_and_missing),
         Case::new("isolation_required_and_there", required_and_there),
         Case::new("limit_on_memory_ends_the_run_alone", out_of_memory),
+        Case::new("limit_on_memory_is_the_request_where_isolation_is_asked_for", memory_of_a_request),
         Case::new("limit_on_processes_ends_the_run_alone", pids_exceeded),
         Case::new("limit_on_storage_ends_the_run_alone", storage_exceeded),
         Case::new("preflight_tells_what_a_pool_finds", preflight_tells),
@@ -90,6 +91,23 @@ async fn network_none(cluster: Cluster) -> anyhow::Result<()> {
 async fn out_of_memory(cluster: Cluster) -> anyhow::Result<()> {
     let script = "(head -c 96M /dev/zero; sleep 600) | tail; sleep 600";
     breaks(&cluster, ("memory", "32Mi"), script, Reason::OutOfMemory).await
+}
+
+/// A request for memory is a limit where the Runtime says anything about isolation, and only there.
+async fn memory_of_a_request(cluster: Cluster) -> anyhow::Result<()> {
+    let one = json!({"capacity": {"resources": {"runs": 2, "memory": "1Gi"}}});
+    let mut kept = one.clone();
+    kept["isolation"] = json!({});
+    cluster.pool("kept", BASH_IMAGE, 1, kept).await?;
+    cluster.pool("open", BASH_IMAGE, 1, one).await?;
+    let hog = "head -c 96M /dev/zero | tail | wc -c; echo held; sleep 3";
+    let asks = |runtime: &str| json!({"runtime": runtime, "source": {"inline": hog}, "resources": {"requests": {"memory": "32Mi"}}});
+    let status = cluster.run("in-kept", asks("kept")).await?;
+    ensure!(status.reason == Some(Reason::OutOfMemory), "{status:?}");
+    ensure!(status.message.as_deref().is_some_and(|text| text.contains("limit of 32Mi")), "{status:?}");
+    let status = cluster.run("in-open", asks("open")).await?;
+    ensure!(phase(&status) == Phase::Succeeded, "as in the public API: {status:?}");
+    Ok(())
 }
 
 async fn pids_exceeded(cluster: Cluster) -> anyhow::Result<()> {

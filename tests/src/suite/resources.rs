@@ -27,7 +27,7 @@ fn fpgas() -> Value {
     json!({
         "capacity": {"resources": {"runs": 8, "example.com/licence": 3, "example.com/bandwidth": "100M"}},
         "resources": [
-            {"name": FPGA, "kind": "Indexed", "devices": ["/dev/null", "/dev/zero"], "env": "FPGAS"},
+            {"name": FPGA, "kind": "Indexed", "devices": ["/etc/hostname", "/etc/issue"], "env": "FPGAS"},
             {"name": "example.com/licence", "kind": "Counted", "env": "LICENCES"},
             {"name": "example.com/bandwidth", "kind": "Divisible"},
         ],
@@ -71,13 +71,13 @@ async fn devices(cluster: Cluster) -> anyhow::Result<()> {
     let run = cluster.submit("r", asking("sleep 600", wants)).await?;
     let uid = run.metadata.uid.unwrap_or_default();
     let running = cluster.phase("r", Phase::Running).await?;
-    ensure!(held(&running).contains(&(FPGA, "/dev/null", "1")), "seen while it runs: {running:?}");
+    ensure!(held(&running).contains(&(FPGA, "/etc/hostname", "1")), "seen while it runs: {running:?}");
     eventually("the RuntimeInstance to name the holder", || async {
-        Ok(holders(&cluster).await?.get("/dev/null").is_some_and(|held| *held == [uid.clone()]))
+        Ok(holders(&cluster).await?.get("/etc/hostname").is_some_and(|held| *held == [uid.clone()]))
     })
     .await?;
     let shown = stdout(cluster.krt(&["runtime", "describe", "bash"])).await?;
-    for words in [FPGA, "/dev/null", "/dev/zero", "Healthy"] {
+    for words in [FPGA, "/etc/hostname", "/etc/issue", "Healthy"] {
         ensure!(shown.contains(words), "{words:?} in {shown}");
     }
     cluster.patch_spec("r", json!({"cancelRequested": true})).await?;
@@ -86,7 +86,7 @@ async fn devices(cluster: Cluster) -> anyhow::Result<()> {
         held(&status)
             == [
                 ("example.com/bandwidth", "", "25M"),
-                (FPGA, "/dev/null", "1"),
+                (FPGA, "/etc/hostname", "1"),
                 ("example.com/licence", "", "2"),
             ],
         "{:?}",
@@ -98,9 +98,9 @@ async fn devices(cluster: Cluster) -> anyhow::Result<()> {
     .await?;
     let run =
         cluster.run("told", asking("echo \"got=$FPGAS\" >> $KRUNTIME_OUTPUTS", json!({FPGA: 2}))).await?;
-    ensure!(run.outputs.get("got").map(String::as_str) == Some("/dev/null,/dev/zero"), "{run:?}");
+    ensure!(run.outputs.get("got").map(String::as_str) == Some("/etc/hostname,/etc/issue"), "{run:?}");
     let shown = stdout(cluster.krt(&["describe", "told"])).await?;
-    for words in ["/dev/zero", "example.com/fpga_held_seconds", "lease", "allocation"] {
+    for words in ["/etc/issue", "example.com/fpga_held_seconds", "lease", "allocation"] {
         ensure!(shown.contains(words), "{words:?} in {shown}");
     }
     Ok(())
