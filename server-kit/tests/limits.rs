@@ -1,5 +1,6 @@
 //! Limits, their ends, and what was used, on whatever kernel this is: version 1, version 2, or neither.
 #![allow(clippy::expect_used, clippy::panic, reason = "a test fails by panic")]
+#![allow(unsafe_code, reason = "a filter for a child")]
 
 mod common;
 
@@ -592,4 +593,57 @@ async fn a_server_in_a_group_that_is_handed_to_it_makes_room_in_it() {
     let levels = told.isolation.expect("isolation").axes.into_iter().map(|axis| axis.level());
     assert!(levels.take(2).all(|level| level != IsolationLevel::None));
     drop((server, groups));
+}
+
+/// As the server of a Pod whose control groups are writable: alone in a cgroup namespace, with its group mounted at the usual place, and
+/// under a filter that knows no `clone3` (as `RuntimeDefault`), so that no Run is born in its group.
+#[tokio::test]
+async fn a_server_in_a_cgroup_namespace_of_its_own_limits_and_ends_its_runs() {
+    use std::os::unix::process::CommandExt as _;
+    let root = std::path::Path::new("/sys/fs/cgroup");
+    let offered = std::fs::read_to_string(root.join("cgroup.controllers")).unwrap_or_default();
+    if !offered.contains("memory") || !nix::unistd::geteuid().is_root() {
+        println!("skipped: no cgroup v2 tree with controllers that this test may write");
+        return;
+    }
+    let dir = tempfile::tempdir().expect("tempdir");
+    let groups = common::groups::Groups::of(dir.path());
+    let home = root.join(common::groups::parent(dir.path()).strip_prefix("/").expect("absolute"));
+    std::fs::create_dir(&home).expect("group");
+    let filter = without_clone3();
+    let inner = command(&example("shell"), dir.path(), &["--cgroup-parent=own"]);
+    let alone = "umount -l /sys/fs/cgroup && mount -t cgroup2 none /sys/fs/cgroup && exec \"$@\"";
+    let enter = format!(
+        "echo $$ > {}/cgroup.procs && exec unshare --cgroup --mount bash -c '{alone}' bash \"$@\"",
+        home.display()
+    );
+    let mut outer = std::process::Command::new("bash");
+    outer.args(["-c", &enter, "bash"]).arg(inner.get_program()).args(inner.get_args());
+    // SAFETY: only system calls.
+    unsafe {
+        outer.pre_exec(move || seccompiler::apply_filter(&filter).map_err(std::io::Error::other));
+    }
+    let child = outer.stdin(std::process::Stdio::null()).spawn().expect("server starts");
+    let mut server = TestServer::attach(child, dir).await;
+    for axis in ["limits", "kill"] {
+        assert_eq!(mechanism(&mut server, axis).await, "cgroup-v2");
+    }
+    let end = run(&mut server, "hog", HOG, &[("memory", "32Mi")]).await;
+    assert_eq!(end.stop_cause(), StopCause::OutOfMemory, "{end:?}");
+    let left = "setsid bash -c 'trap \"\" TERM HUP; while :; do sleep 0.05; done' marker-namespace & exit 3";
+    let end = run(&mut server, "left", left, &[("pids", "16")]).await;
+    assert_eq!((end.stop_cause(), end.exit_code), (StopCause::Exited, 3), "{end:?}");
+    assert!(common::marked("marker-namespace").is_empty(), "nothing of it lives");
+    assert!(counted(&end, "pids_peak") >= 2.0);
+    drop((server, groups));
+}
+
+/// A filter that answers `clone3` with `ENOSYS` and lets everything else through.
+fn without_clone3() -> seccompiler::BpfProgram {
+    use seccompiler::{SeccompAction, SeccompFilter};
+    let rules = [(nix::libc::SYS_clone3, Vec::new())].into();
+    let unknown = SeccompAction::Errno(nix::libc::ENOSYS.cast_unsigned());
+    let arch = std::env::consts::ARCH.try_into().expect("a known machine");
+    let filter = SeccompFilter::new(rules, SeccompAction::Allow, unknown, arch).expect("a filter");
+    filter.try_into().expect("a program")
 }

@@ -16,7 +16,7 @@ pub(super) fn cases() -> Vec<Case> {
         Case::new("isolation_required_and_missing", required_and_missing),
         Case::new("isolation_required_and_there", required_and_there),
         Case::new("limit_on_memory_ends_the_run_alone", out_of_memory),
-        Case::new("limit_on_memory_is_the_request_where_isolation_is_asked_for", memory_of_a_request),
+        Case::new("limit_on_memory_is_the_request", memory_of_a_request),
         Case::new("limit_on_processes_ends_the_run_alone", pids_exceeded),
         Case::new("limit_on_storage_ends_the_run_alone", storage_exceeded),
         Case::new("preflight_tells_what_a_pool_finds", preflight_tells),
@@ -100,7 +100,7 @@ async fn memory_of_a_request(cluster: Cluster) -> anyhow::Result<()> {
     kept["isolation"] = json!({});
     cluster.pool("kept", BASH_IMAGE, 1, kept).await?;
     cluster.pool("open", BASH_IMAGE, 1, one).await?;
-    let hog = "head -c 96M /dev/zero | tail | wc -c; echo held; sleep 3";
+    let hog = "(head -c 96M /dev/zero; sleep 3) | tail | wc -c";
     let asks = |runtime: &str| json!({"runtime": runtime, "source": {"inline": hog}, "resources": {"requests": {"memory": "32Mi"}}});
     let status = cluster.run("in-kept", asks("kept")).await?;
     ensure!(status.reason == Some(Reason::OutOfMemory), "{status:?}");

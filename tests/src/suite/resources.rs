@@ -16,6 +16,7 @@ pub(super) fn cases() -> Vec<Case> {
         Case::new("resources_devices", devices),
         Case::new("resources_one_run_per_device", one_run_per_device),
         Case::new("resources_definitions", definitions),
+        Case::new("resources_known_names", known_names),
         Case::new("resources_unknown", unknown),
         Case::new("resources_usage_over_attempts", usage_over_attempts),
     ]
@@ -103,6 +104,36 @@ async fn devices(cluster: Cluster) -> anyhow::Result<()> {
     for words in ["/etc/issue", "example.com/fpga_held_seconds", "lease", "allocation"] {
         ensure!(shown.contains(words), "{words:?} in {shown}");
     }
+    Ok(())
+}
+
+/// Two names mean something by themselves: what becomes of them is in the record of each Run.
+async fn known_names(cluster: Cluster) -> anyhow::Result<()> {
+    let (bandwidth, iops) = ("kruntimes.io/network-bandwidth", "kruntimes.io/storage-iops");
+    let spec = json!({
+        "capacity": {"resources": {bandwidth: "1G", iops: "20k"}},
+        "resources": [
+            {"name": bandwidth, "kind": "Divisible"},
+            {"name": iops, "kind": "Divisible", "env": "IOPS"},
+        ],
+    });
+    cluster.bash_pool_with(1, spec).await?;
+    let script = "echo \"iops=$IOPS\" >> $KRUNTIME_OUTPUTS";
+    let status = cluster.run("r", asking(script, json!({bandwidth: "250M", iops: "5k"}))).await?;
+    ensure!(status.outputs.get("iops").map(String::as_str) == Some("5k"), "{status:?}");
+    ensure!(held(&status) == [(bandwidth, "", "250M"), (iops, "", "5k")], "{:?}", status.devices);
+    let reason = |axis: &str| {
+        let told = status.isolation.iter().find(|told| told.axis == axis);
+        told.map(|told| told.reason.clone()).unwrap_or_default()
+    };
+    ensure!(reason("network").contains(&format!("{bandwidth} is accounted only")), "{:?}", status.isolation);
+    let limits = reason("limits");
+    ensure!(
+        ["is held on disk", "is accounted only"]
+            .iter()
+            .any(|word| limits.contains(&format!("{iops} {word}"))),
+        "{limits}"
+    );
     Ok(())
 }
 
