@@ -567,25 +567,34 @@ async fn what_a_killed_server_left_is_swept_by_the_next() {
     again.wait().expect("reaped");
 }
 
-#[tokio::test]
-async fn a_server_in_a_group_that_is_handed_to_it_makes_room_in_it() {
+/// A server as a container is started: in its group of version 2 from the beginning, and alone in it, by way of `through`, words of a
+/// shell. `None`, with a printed reason, where there is no such group.
+async fn handed(
+    through: &str,
+    prepare: impl FnOnce(&mut std::process::Command),
+) -> Option<(TestServer, common::groups::Groups)> {
     let root = std::path::Path::new("/sys/fs/cgroup");
     let offered = std::fs::read_to_string(root.join("cgroup.controllers")).unwrap_or_default();
     if !offered.contains("memory") || !nix::unistd::geteuid().is_root() {
         println!("skipped: no cgroup v2 tree with controllers that this test may write");
-        return;
+        return None;
     }
     let dir = tempfile::tempdir().expect("tempdir");
     let groups = common::groups::Groups::of(dir.path());
     let home = root.join(common::groups::parent(dir.path()).strip_prefix("/").expect("absolute"));
     std::fs::create_dir(&home).expect("group");
-    // As a container is started: in its group from the beginning, and what is in it is the server alone.
     let inner = command(&example("shell"), dir.path(), &["--cgroup-parent=own"]);
-    let enter = format!("echo $$ > {}/cgroup.procs && exec \"$@\"", home.display());
+    let enter = format!("echo $$ > {}/cgroup.procs && exec {through} \"$@\"", home.display());
     let mut outer = std::process::Command::new("bash");
     outer.args(["-c", &enter, "bash"]).arg(inner.get_program()).args(inner.get_args());
+    prepare(&mut outer);
     let child = outer.stdin(std::process::Stdio::null()).spawn().expect("server starts");
-    let mut server = TestServer::attach(child, dir).await;
+    Some((TestServer::attach(child, dir).await, groups))
+}
+
+#[tokio::test]
+async fn a_server_in_a_group_that_is_handed_to_it_makes_room_in_it() {
+    let Some((mut server, groups)) = handed("", |_| ()).await else { return };
     assert_eq!(mechanism(&mut server, "limits").await, "cgroup-v2");
     let end = run(&mut server, "hog", HOG, &[("memory", "32Mi")]).await;
     assert_eq!(end.stop_cause(), StopCause::OutOfMemory, "{end:?}");
@@ -600,31 +609,16 @@ async fn a_server_in_a_group_that_is_handed_to_it_makes_room_in_it() {
 #[tokio::test]
 async fn a_server_in_a_cgroup_namespace_of_its_own_limits_and_ends_its_runs() {
     use std::os::unix::process::CommandExt as _;
-    let root = std::path::Path::new("/sys/fs/cgroup");
-    let offered = std::fs::read_to_string(root.join("cgroup.controllers")).unwrap_or_default();
-    if !offered.contains("memory") || !nix::unistd::geteuid().is_root() {
-        println!("skipped: no cgroup v2 tree with controllers that this test may write");
-        return;
-    }
-    let dir = tempfile::tempdir().expect("tempdir");
-    let groups = common::groups::Groups::of(dir.path());
-    let home = root.join(common::groups::parent(dir.path()).strip_prefix("/").expect("absolute"));
-    std::fs::create_dir(&home).expect("group");
-    let filter = without_clone3();
-    let inner = command(&example("shell"), dir.path(), &["--cgroup-parent=own"]);
     let alone = "umount -l /sys/fs/cgroup && mount -t cgroup2 none /sys/fs/cgroup && exec \"$@\"";
-    let enter = format!(
-        "echo $$ > {}/cgroup.procs && exec unshare --cgroup --mount bash -c '{alone}' bash \"$@\"",
-        home.display()
-    );
-    let mut outer = std::process::Command::new("bash");
-    outer.args(["-c", &enter, "bash"]).arg(inner.get_program()).args(inner.get_args());
-    // SAFETY: only system calls.
-    unsafe {
-        outer.pre_exec(move || seccompiler::apply_filter(&filter).map_err(std::io::Error::other));
-    }
-    let child = outer.stdin(std::process::Stdio::null()).spawn().expect("server starts");
-    let mut server = TestServer::attach(child, dir).await;
+    let namespace = format!("unshare --cgroup --mount bash -c '{alone}' bash");
+    let filter = without_clone3();
+    let server = handed(&namespace, |server| {
+        // SAFETY: only system calls.
+        unsafe {
+            server.pre_exec(move || seccompiler::apply_filter(&filter).map_err(std::io::Error::other));
+        }
+    });
+    let Some((mut server, groups)) = server.await else { return };
     for axis in ["limits", "kill"] {
         assert_eq!(mechanism(&mut server, axis).await, "cgroup-v2");
     }
