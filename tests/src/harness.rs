@@ -62,6 +62,8 @@ pub fn main_in_stages<P: Platform + 'static>(
     start: impl FnOnce() -> anyhow::Result<P>,
     stages: impl FnOnce(&Arc<P>) -> Vec<Stage>,
 ) -> ExitCode {
+    // Ends this process when it cannot be understood: before there is anything to stop.
+    let arguments = Arguments::from_args();
     let platform = match start() {
         Ok(platform) => Arc::new(platform),
         Err(error) => {
@@ -72,7 +74,7 @@ pub fn main_in_stages<P: Platform + 'static>(
     let mut has_failed = false;
     for stage in stages(&platform) {
         let (start, took) = (Instant::now(), Took::default());
-        let mut arguments = Arguments::from_args();
+        let mut arguments = arguments.clone();
         arguments.test_threads.get_or_insert(stage.at_once);
         let trials = stage.cases.into_iter().map(|case| {
             let (platform, took) = (platform.clone(), Arc::clone(&took));
