@@ -81,7 +81,8 @@ pub struct RuntimeSpec {
     /// For Runs that say nothing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub run_defaults: Option<RunBounds>,
-    /// Ceilings: a Run above one ends as InvalidRun with the field's name.
+    /// Ceilings: a Run above one ends as InvalidRun with the field's name; so does one without a timeout or limit that has a
+    /// ceiling.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub run_maximums: Option<RunBounds>,
     /// Credentials and trust for Git sources.
@@ -107,7 +108,7 @@ impl RuntimeSpec {
 #[derive(Serialize, Deserialize, Clone, Debug, Default, PartialEq, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Capacity {
-    /// Amounts per Pod; `runs` defaults to 2.
+    /// Amounts per Pod; `runs` defaults to 2. With the names of `spec.resources` at most 32.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(schema_with = "crate::crds::quantities")]
     pub resources: BTreeMap<String, Quantity>,

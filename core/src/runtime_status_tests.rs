@@ -60,6 +60,23 @@ fn a_healthy_pool() {
     assert_eq!(status.capacity["memory"].0, "2Gi");
 }
 
+/// A status with more names than the kind takes would be refused for ever.
+#[test]
+fn a_status_names_no_more_resources_than_the_kind_takes() {
+    let crds = serde_json::to_value(kruntimes_api::crds::all().unwrap()).unwrap();
+    let schema = &crds[1]["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["status"];
+    let bound = |field: &str| schema["properties"][field]["maxProperties"].as_u64().unwrap() as usize;
+    let names = |count: usize| (0..count).map(|index| (format!("z-{index:02}"), Amount::ONE));
+    let mut observed = observe(&[], None);
+    observed.capacity = names(40).chain([("runs".to_owned(), Amount::ONE)]).collect();
+    observed.in_use = names(40).collect();
+    let status = status(&runtime(1), &observed, at(0));
+    assert_eq!((status.capacity.len(), status.in_use.len()), (bound("capacity"), bound("inUse")));
+    assert!(status.capacity.contains_key("runs"));
+    let first = |map: &BTreeMap<String, Quantity>| map.contains_key("z-00") && !map.contains_key("z-39");
+    assert!(first(&status.capacity) && first(&status.in_use), "by name");
+}
+
 #[test]
 fn a_parked_pool_is_not_degraded() {
     let deployment = deployment(0);

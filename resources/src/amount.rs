@@ -107,6 +107,14 @@ impl Amount {
         format!("{units}{}", SUFFIXES[steps])
     }
 
+    /// A decimal number without a suffix ("5000", "0.5"), as programs read it.
+    pub fn to_plain_string(self) -> String {
+        let sign = if self.0 < 0 { "-" } else { "" };
+        let (nanos, one) = (self.0.unsigned_abs(), NANO.unsigned_abs());
+        let text = format!("{sign}{}.{:09}", nanos / one, nanos % one);
+        text.trim_end_matches('0').trim_end_matches('.').to_owned()
+    }
+
     const fn bounded(nanos: i128) -> Self {
         if nanos > MAX {
             Self(MAX)

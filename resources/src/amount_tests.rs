@@ -62,16 +62,18 @@ fn nonsense_is_refused_with_what_was_given() {
 
 #[test]
 fn texts_are_canonical() {
-    for (text, decimal, binary) in [
-        ("2000", "2k", "2000"),
-        ("0.5", "500m", "500m"),
-        ("1.5", "1500m", "1500m"),
-        ("2147483648", "2147483648", "2Gi"),
-        ("1.5Gi", "1610612736", "1536Mi"),
-        ("0", "0", "0"),
-        ("-3", "-3", "-3"),
-        ("1e-9", "1n", "1n"),
+    for (text, decimal, binary, plain) in [
+        ("2000", "2k", "2000", "2000"),
+        ("0.5", "500m", "500m", "0.5"),
+        ("1.5", "1500m", "1500m", "1.5"),
+        ("2147483648", "2147483648", "2Gi", "2147483648"),
+        ("1.5Gi", "1610612736", "1536Mi", "1610612736"),
+        ("0", "0", "0", "0"),
+        ("-3", "-3", "-3", "-3"),
+        ("-0.5", "-500m", "-500m", "-0.5"),
+        ("1e-9", "1n", "1n", "0.000000001"),
     ] {
+        assert_eq!(parsed(text).to_plain_string(), plain);
         assert_eq!(parsed(text).to_string(), decimal);
         assert_eq!(parsed(text).to_binary_string(), binary);
     }
@@ -99,6 +101,7 @@ proptest! {
         let amount = Amount(nanos);
         prop_assert_eq!(parsed(&amount.to_string()), amount);
         prop_assert_eq!(parsed(&amount.to_binary_string()), amount);
+        prop_assert_eq!(parsed(&amount.to_plain_string()), amount);
     }
 
     #[test]

@@ -17,7 +17,7 @@ pub struct Definition {
     /// Ids or paths of the devices of an indexed resource; empty: they are called 0, 1, 2, ...
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub devices: Vec<String>,
-    /// Variable that tells a Run what it holds: ids joined by commas, or the amount.
+    /// Variable that tells a Run what it holds: ids joined by commas, or the amount as a plain number.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub env: Option<String>,
 }
@@ -25,6 +25,9 @@ pub struct Definition {
 /// Names under `/dev` of what every Run has, whatever it leased: programs cannot do without.
 pub const PLAIN_DEVICES: &[&str] =
     &["null", "zero", "full", "random", "urandom", "tty", "ptmx", "pts", "mqueue"];
+
+/// Devices that a Pod may offer, of all its resources together: as many as its RuntimeInstance has room for.
+pub const MAX_DEVICES: usize = 128;
 
 /// Whether `device` is the path of one of the [`PLAIN_DEVICES`].
 pub fn is_plain(device: &str) -> bool {
@@ -70,6 +73,24 @@ pub enum DefinitionError {
         /// Device.
         device: String,
     },
+    /// More devices than a Pod may offer.
+    #[error("resource {name:?}: with it the Pod has {devices} devices, and it may have {MAX_DEVICES} in all")]
+    TooMany {
+        /// Resource.
+        name: String,
+        /// How many devices the Pod has up to this resource.
+        devices: i64,
+    },
+    /// The same device in two resources: two Runs could have it at once.
+    #[error("resource {name:?}: device {device:?} is named by {other:?} as well")]
+    Shared {
+        /// Resource.
+        name: String,
+        /// Device.
+        device: String,
+        /// The other resource.
+        other: String,
+    },
     /// The same device twice.
     #[error("resource {name:?}: device {device:?} is named twice")]
     Twice {
@@ -111,6 +132,32 @@ impl Definition {
     }
 }
 
+/// Whether everything that one Pod offers makes sense, each by itself and together.
+///
+/// # Errors
+/// The first that is wrong, with the resource's name.
+pub fn check_all(definitions: &[Definition]) -> Result<(), DefinitionError> {
+    let mut devices = 0_i64;
+    for (index, definition) in definitions.iter().enumerate() {
+        definition.check()?;
+        let name = || definition.name.clone();
+        if definition.kind == Kind::Indexed {
+            devices = devices.saturating_add(definition.amount.ceil());
+            if usize::try_from(devices).is_ok_and(|devices| devices > MAX_DEVICES) {
+                return Err(DefinitionError::TooMany { name: name(), devices });
+            }
+        }
+        // Ids are the resource's own, paths are the node's.
+        for device in definition.devices.iter().filter(|device| device.starts_with('/')) {
+            if let Some(other) = definitions[..index].iter().find(|other| other.devices.contains(device)) {
+                let other = other.name.clone();
+                return Err(DefinitionError::Shared { name: name(), device: device.clone(), other });
+            }
+        }
+    }
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -135,5 +182,20 @@ mod tests {
             let error = bad.check().expect_err(word).to_string();
             assert!(error.contains(word) && error.contains("example.com/x"), "{error}");
         }
+    }
+
+    #[test]
+    fn what_makes_no_sense_together_is_named() {
+        let named = |name: &str, definition: Definition| Definition { name: name.into(), ..definition };
+        let two =
+            |a, b| check_all(&[named("x.org/a", a), named("x.org/b", b)]).map_err(|error| error.to_string());
+        let devices = |ids: &[&str]| definition(Kind::Indexed, Amount::whole(ids.len() as i64), ids);
+        let many = |count| definition(Kind::Indexed, Amount::whole(count), &[]);
+        assert_eq!(two(devices(&["0", "/dev/a"]), devices(&["0", "/dev/b"])), Ok(()));
+        assert_eq!(two(many(64), many(64)), Ok(()));
+        let shared = two(devices(&["/dev/a"]), devices(&["/dev/b", "/dev/a"])).unwrap_err();
+        assert!(["x.org/a", "x.org/b", "/dev/a"].iter().all(|word| shared.contains(word)), "{shared}");
+        let many = two(many(64), many(i64::MAX)).unwrap_err();
+        assert!(many.contains("x.org/b") && many.contains("128"), "{many}");
     }
 }

@@ -14,5 +14,5 @@ mod kind;
 
 pub use amount::{Amount, ParseAmountError};
 pub use amounts::{Amounts, Shortage};
-pub use definition::{Definition, DefinitionError, PLAIN_DEVICES, is_plain};
+pub use definition::{Definition, DefinitionError, MAX_DEVICES, PLAIN_DEVICES, check_all, is_plain};
 pub use kind::{AmountError, Kind, check, display, is_bytes, kind_of, names};

@@ -1,7 +1,8 @@
 //! The kit beside a bare spawn, on one machine in one run; `cargo xtask bench kit` builds and calls it.
 //!
 //! Prints one flat JSON object. Each figure ends in the level that was measured: `none` is a server without rights whose
-//! Runs have nothing but a supervisor, `limits` one with all rights whose Runs have limits and every fence that holds here.
+//! Runs have nothing but a supervisor, `restricted` one with as few rights whose Runs have every fence that holds all the same
+//! and policed limits, `limits` one with all rights whose Runs have hard limits and every fence that holds here.
 //! Beside them stand `fork` (this small process is copied, then execs, as a plain fork and exec does) and `spawn`
 //! (the standard library's, which suspends its caller instead of copying it), the same program each time.
 #![allow(clippy::expect_used, clippy::panic, reason = "a benchmark fails by panic")]
@@ -38,7 +39,7 @@ const WIDTH: usize = 32;
 #[derive(Debug, Parser)]
 struct Args {
     /// What to measure
-    #[arg(long, value_enum, value_delimiter = ',', default_values = ["none", "limits"])]
+    #[arg(long, value_enum, value_delimiter = ',', default_values = ["none", "restricted", "limits"])]
     level: Vec<Level>,
     /// Executions per measurement
     #[arg(long, default_value_t = 500)]
@@ -51,6 +52,7 @@ struct Args {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Level {
     None,
+    Restricted,
     Limits,
 }
 
@@ -104,6 +106,7 @@ impl Bench {
                 let args = [args[0], "--cgroup-parent=none"];
                 Placed::start(Rights::Restricted, &args, &[("KRUNTIME_ISOLATION", FLOOR)]).await?
             }
+            Level::Restricted => Placed::start(Rights::Restricted, &args, &[]).await?,
             Level::Limits => Placed::start(Rights::All, &args, &[]).await?,
         };
         eprintln!("{level:?}:\n{}", placed.printout());
@@ -112,8 +115,8 @@ impl Bench {
             return None;
         }
         assert!(
-            level != Level::None || placed.level("limits") != IsolationLevel::Hard,
-            "the floor is no floor"
+            level == Level::Limits || placed.level("limits") != IsolationLevel::Hard,
+            "a server without rights has hard limits"
         );
         let watch = placed.server.events.watch(WatchRequest {}).await.expect("watch").into_inner();
         Some(Self { level, placed, watch, next: 0 })
@@ -127,7 +130,7 @@ impl Bench {
         self.next += 1;
         let mut request = job(&format!("run-{}", self.next), &[PROGRAM]);
         request.working_dir = self.placed.work(&request.id);
-        if self.level == Level::Limits {
+        if self.level != Level::None {
             request.limits = LIMITS.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect();
         }
         let folder = PathBuf::from(&request.working_dir);
@@ -282,7 +285,9 @@ struct Inventory {
     descriptors: usize,
     processes: usize,
     zombies: usize,
+    /// Most that a process has; those of ended Runs are held by a process or a descriptor, or are gone.
     mounts: usize,
+    /// Of Runs, of their leases, and what lies in shared memory.
     folders: usize,
     resident: u64,
 }
@@ -295,15 +300,23 @@ impl Inventory {
             std::fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| stat.contains(") Z "))
         };
         let entries = |path: &Path| std::fs::read_dir(path).map_or(0, Iterator::count);
-        let mounts = std::fs::read_to_string(format!("/proc/{server}/mountinfo")).unwrap_or_default();
+        let nursery = common::children(server)[0];
+        let mounts = |pid: &i32| {
+            std::fs::read_to_string(format!("/proc/{pid}/mountinfo")).map_or(0, |text| text.lines().count())
+        };
+        let descriptors = |pid: i32| entries(Path::new(&format!("/proc/{pid}/fd")));
+        let leases = placed.server.socket_dir().join(".leases");
         Self {
             groups: placed.groups(),
-            descriptors: entries(Path::new(&format!("/proc/{server}/fd"))),
+            descriptors: descriptors(server) + descriptors(nursery),
             processes: tree.len(),
             zombies: tree.iter().filter(zombie).count(),
-            mounts: mounts.lines().count(),
-            folders: entries(&placed.server.work_dir()),
-            resident: common::resident(server) + common::resident(common::children(server)[0]),
+            mounts: tree.iter().map(mounts).max().unwrap_or(0),
+            folders: [placed.server.work_dir(), leases, "/dev/shm".into()]
+                .iter()
+                .map(|path| entries(path))
+                .sum(),
+            resident: common::resident(server) + common::resident(nursery),
         }
     }
 
@@ -368,8 +381,8 @@ struct Runc {
 
 impl Runc {
     fn new(level: Level) -> Result<Self, String> {
-        if level == Level::None {
-            return Err("a container has limits, it is compared with those".into());
+        if level != Level::Limits {
+            return Err("a container has hard limits, it is compared with those".into());
         }
         let bundle = tempfile::tempdir_in("/var/tmp").map_err(|error| error.to_string())?;
         let said = Command::new("runc").arg("spec").current_dir(&bundle).output();

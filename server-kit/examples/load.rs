@@ -1,6 +1,11 @@
 //! Work of a known size, for tests of what is billed: `load NAME AMOUNT`. Prints what it did by its own count.
 #![allow(unsafe_code, reason = "getrusage")]
-#![allow(clippy::print_stdout, clippy::expect_used, reason = "a load that cannot be done fails the test")]
+#![allow(
+    clippy::print_stdout,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a load that cannot be done fails the test"
+)]
 
 use std::fs::{self, OpenOptions};
 use std::io::{Read as _, Seek as _, SeekFrom, Write as _};
@@ -32,6 +37,8 @@ fn main() {
             drop(std::hint::black_box(block));
             println!("{touched} {} {}", own_mark(), group_mark());
         }
+        "map" => map(&words[2], Duration::from_millis(amount)),
+        "family" => family(usize::try_from(amount).expect("fits")),
         // Bytes written past the page cache, then read back past it.
         "io" => {
             let mut file = OpenOptions::new();
@@ -69,8 +76,37 @@ fn main() {
             fs::remove_file("removed").expect("removes");
             println!("{amount}");
         }
-        other => println!("no load {other:?}"),
+        other => panic!("no load {other:?}"),
     }
+}
+
+/// A file, mapped and read: pages that the kernel can drop.
+fn map(path: &str, held: Duration) {
+    let file = fs::File::open(path).expect("a file");
+    let size = usize::try_from(file.metadata().expect("its size").len()).expect("fits");
+    let fd = std::os::fd::AsRawFd::as_raw_fd(&file);
+    // SAFETY: a fresh mapping of a file of that length, which nobody makes shorter.
+    let bytes: &[u8] = unsafe {
+        let at = libc::mmap(std::ptr::null_mut(), size, libc::PROT_READ, libc::MAP_PRIVATE, fd, 0);
+        assert_ne!(at, libc::MAP_FAILED);
+        std::slice::from_raw_parts(at.cast(), size)
+    };
+    println!("{}", bytes.iter().step_by(4096).map(|byte| u64::from(*byte)).sum::<u64>());
+    std::thread::sleep(held);
+}
+
+/// Memory that was touched, and shared with four children for two seconds.
+fn family(size: usize) {
+    let block = vec![1u8; size];
+    for _ in 0..4 {
+        // SAFETY: this process has one thread; the child only waits.
+        if unsafe { libc::fork() } == 0 {
+            // SAFETY: nothing but a system call.
+            unsafe { libc::pause() };
+        }
+    }
+    std::thread::sleep(Duration::from_secs(2));
+    println!("{}", std::hint::black_box(block).len());
 }
 
 /// The kernel's mark for this process, bytes (proc(5), VmHWM).

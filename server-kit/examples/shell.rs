@@ -6,10 +6,11 @@ struct Shell;
 
 impl Server for Shell {
     fn options(&self) -> Vec<String> {
-        vec!["stdin".into()]
+        vec!["stdin".into(), "mistake".into()]
     }
 
     async fn launch(&self, job: &Job) -> Result<Launch, LaunchError> {
+        assert!(!job.options.contains_key("mistake"), "a mistake of the author's");
         let (program, args) =
             job.args.split_first().ok_or_else(|| LaunchError::invalid("args", "no command"))?;
         let stdin = job.options.get("stdin").cloned().unwrap_or_default();

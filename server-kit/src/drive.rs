@@ -5,10 +5,12 @@ use std::collections::VecDeque;
 use std::ffi::OsString;
 use std::io;
 use std::os::fd::OwnedFd;
+use std::panic::AssertUnwindSafe;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::FutureExt as _;
 use kruntimes_traces::PARENT_ENV;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until};
@@ -18,7 +20,7 @@ use crate::engine::{Acceptance, Engine, Run};
 use crate::isolation::{Breach, ConfineError, Confinement, GroupCounters, Leaf, Subject};
 use crate::police::{Finding, Police};
 use crate::resources::Leased;
-use crate::server::{self, LaunchError};
+use crate::server::{self, Launch, LaunchError};
 use crate::supervisor::wire::{Counters, Ended, Job, Order, Report, StartStep};
 use crate::supervisor::{Control, Streams, memory_file, unix_micros};
 use crate::table::{Found, Slot, Timer};
@@ -28,6 +30,8 @@ use crate::usage::Measured;
 /// How long a start may wait for a process before the execution is refused.
 const START_PATIENCE: Duration = Duration::from_secs(2);
 
+/// How long the author may take to say how a job starts.
+const LAUNCH_PATIENCE: Duration = Duration::from_secs(10);
 /// How soon a supervisor must have begun, or ended everything, before it is looked after.
 const LOOK_AFTER: Duration = Duration::from_secs(1);
 /// How long it may take to end everything, which is longer than it tries by itself.
@@ -137,11 +141,14 @@ impl Drive {
             }
             Ok(started) => {
                 self.decide.send_replace(Acceptance::Taken);
-                if let Some(started) = started {
-                    self.supervise(started).await;
-                }
+                let gone = match started {
+                    Some(started) => self.supervise(started).await,
+                    None => true,
+                };
                 self.give_back(true);
-                self.engine.author.finished(&self.job()).await;
+                if gone {
+                    self.engine.author.finished(&self.job()).await;
+                }
             }
         }
     }
@@ -167,10 +174,25 @@ impl Drive {
         Ok(())
     }
 
+    /// Asks the author, whose mistakes are no reason to keep a slot.
+    async fn launch(&self) -> Result<Launch, LaunchError> {
+        let job = self.job();
+        let asked = AssertUnwindSafe(async { self.engine.author.launch(&job).await }).catch_unwind();
+        match tokio::time::timeout(LAUNCH_PATIENCE, asked).await {
+            Ok(Ok(launch)) => launch,
+            Ok(Err(_)) => {
+                Err(LaunchError::Unavailable("the server panicked in `launch`: its log says where".into()))
+            }
+            Err(_) => {
+                Err(LaunchError::Unavailable(format!("the server has not answered in {LAUNCH_PATIENCE:?}")))
+            }
+        }
+    }
+
     /// Asks the author and hands the job over. `None` when it was stopped before.
     async fn start(&mut self) -> Result<Option<Started>, LaunchError> {
         self.lease()?;
-        let launch = self.engine.author.launch(&self.job()).await?;
+        let launch = self.launch().await?;
         let mut asked = self.engine.ladder.fencing().variables(&self.run.job().working_dir);
         let traceparent = trace::traceparent(&self.run.request, &self.engine.traces);
         asked.extend(traceparent.map(|text| (PARENT_ENV, text.into_bytes())));
@@ -245,8 +267,8 @@ impl Drive {
         }
     }
 
-    /// Until the last process is gone and the last output is read.
-    async fn supervise(&mut self, mut started: Started) {
+    /// Until the last process is gone and the last output is read; false where a process may be left.
+    async fn supervise(&mut self, mut started: Started) -> bool {
         let last = loop {
             match self.next(&mut started).await {
                 Event::Report(Some(Report::Started { at, pid })) => {
@@ -295,7 +317,7 @@ impl Drive {
                 Event::Silent => started.look_after(),
             }
         };
-        self.end(started, last).await;
+        self.end(started, last).await
     }
 
     fn refill(&self) {
@@ -320,7 +342,7 @@ impl Drive {
     }
 
     /// The supervisor has said its last word, or is gone without one.
-    async fn end(&mut self, started: Started, mut last: Option<Report>) {
+    async fn end(&mut self, started: Started, mut last: Option<Report>) -> bool {
         let Started { mut control, pumps, confinement, police, since, crushed, .. } = started;
         let wall = since.and_then(|since| u64::try_from(since.elapsed().as_micros()).ok());
         let leaf = confinement.leaf.as_ref();
@@ -367,6 +389,7 @@ impl Drive {
             };
             ((), actions)
         });
+        proven
     }
 
     /// Before the end is told: who hears of it may send the next.

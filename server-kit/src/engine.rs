@@ -113,8 +113,8 @@ impl Run {
         let decided = acceptance.wait_for(|now| !matches!(now, Acceptance::Open)).await;
         match decided.map(|now| now.clone()) {
             Ok(Acceptance::Refused(error)) => Err(error.into()),
-            // The task is gone, but only after it decided.
-            Ok(Acceptance::Taken | Acceptance::Open) | Err(_) => Ok(()),
+            Ok(Acceptance::Taken | Acceptance::Open) => Ok(()),
+            Err(_) => Err(LaunchError::Unavailable("its task is gone".into()).into()),
         }
     }
 }
@@ -309,8 +309,9 @@ impl Engine {
 
     /// Tells the inventory when it is not what was told last.
     pub(crate) fn tell_inventory(&self) {
-        let found = self.leases.inventory();
+        // In this order: of two that look at once the later one is told last.
         let mut told = self.inventory();
+        let found = self.leases.inventory();
         if *told != found {
             *told = found;
             drop(told);

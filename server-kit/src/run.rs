@@ -331,9 +331,14 @@ async fn sample(engine: Arc<Engine>, interval: Duration, stop: CancellationToken
 /// server have given back what they held.
 async fn watch_leases(engine: Arc<Engine>) {
     const BURST: Duration = Duration::from_millis(50);
+    const SWEEP: Duration = Duration::from_millis(250);
     loop {
-        if !engine.leases.sweep() {
-            engine.leases.changed.notified().await;
+        let survivors = engine.leases.sweep();
+        let changed = engine.leases.changed.notified();
+        if !survivors {
+            changed.await;
+        } else if tokio::time::timeout(SWEEP, changed).await.is_err() {
+            continue;
         }
         tokio::time::sleep(BURST).await;
         engine.tell_inventory();

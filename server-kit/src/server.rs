@@ -12,7 +12,8 @@ pub trait Server: Send + Sync + 'static {
     /// How to start this job. Called once per accepted execution, concurrently for many; it must not
     /// start anything itself, and should take microseconds.
     ///
-    /// An error refuses the execution: the caller sees it, nothing is kept.
+    /// An error refuses the execution: the caller sees it, nothing is kept. A panic, and no answer in ten seconds, are
+    /// [`LaunchError::Unavailable`].
     fn launch(&self, job: &Job) -> impl Future<Output = Result<Launch, LaunchError>> + Send;
 
     /// Name in Describe; the executable's name unless overridden.
@@ -59,7 +60,9 @@ pub trait Server: Send + Sync + 'static {
         async { Ok(()) }
     }
 
-    /// Called after an execution has ended and all its processes are gone.
+    /// Called once an execution that was taken has ended, none of its processes is left, and that was told: the next one may be
+    /// running. What the next must find clean is cleaned by [`ResourceProvider::release`], before the end is told. Not called
+    /// where a process may be left.
     fn finished(&self, _job: &Job) -> impl Future<Output = ()> + Send {
         async {}
     }

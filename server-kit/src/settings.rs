@@ -38,7 +38,7 @@ pub struct Settings {
     /// Seconds that running executions may go on after this server got TERM
     #[arg(long, default_value = "25", value_parser = seconds)]
     pub shutdown_grace: Duration,
-    /// Seconds between usage snapshots of running executions, while somebody watches
+    /// Seconds between usage snapshots of running executions, and between looks at the devices, while somebody watches
     #[arg(long, default_value = "10", value_parser = seconds)]
     pub usage_interval: Duration,
     /// Executions at once; more where --resources defines more slots (`runs`)
@@ -57,8 +57,8 @@ pub struct Settings {
     /// is nowhere, a path is seen from the root of each hierarchy
     #[arg(long, env = "KRUNTIME_CGROUP_PARENT", default_value = "own")]
     pub(crate) cgroup_parent: ParentFlag,
-    /// Variables of this server's environment that Runs may see as well; a trailing * stands for any ending
-    #[arg(long = "pass-env", value_name = "NAME")]
+    /// Variables of this server's environment that Runs may see as well, joined by commas; a trailing * stands for any ending
+    #[arg(long, env = "KRUNTIME_PASS_ENV", value_delimiter = ',', value_name = "NAMES")]
     pub pass_env: Vec<String>,
     /// What Runs can ask for here: JSON, a list of {name, kind, amount, devices, env}
     #[arg(long, env = RESOURCES_ENV, hide_env_values = true, default_value = "", value_name = "JSON", value_parser = definitions)]

@@ -1,6 +1,6 @@
 //! The span of a process: what is told of it, and what the process is told.
 
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use kruntimes_proto::v1::StopCause;
 use kruntimes_traces::{Place, Span, Traces};
@@ -41,7 +41,8 @@ pub(crate) fn process(run: &Run, outcome: &Outcome) -> Option<Span> {
         span = span.with("process.exit.code", i64::from(outcome.code));
     }
     if started_at > 0 {
-        for figure in usage::record(&outcome.measured, outcome.whole).figures {
+        let leased = run.allocation.get().map(|leased| leased.figures(Instant::now())).unwrap_or_default();
+        for figure in usage::record(&outcome.measured, outcome.whole).figures.into_iter().chain(leased) {
             span = span.with(format!("kruntimes.usage.{}", figure.name), figure.value);
         }
     }

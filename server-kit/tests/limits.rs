@@ -4,6 +4,7 @@
 
 mod common;
 
+use common::place::{Placed, Rights};
 use common::{TestServer, command, eventually, example, job, script, signal};
 use kruntimes_proto::v1::{
     CancelRequest, DescribeRequest, ExecuteRequest, ExecutionState, IsolationLevel, StatusResponse, StopCause,
@@ -432,6 +433,38 @@ async fn without_groups_memory_and_processes_are_policed() {
     let end = run(&mut server, "spin", spin, &[("cpu", "200m")]).await;
     let cpu = figure(&end, "cpu_user_seconds").expect("cpu");
     assert_eq!((end.state(), cpu.1.as_str()), (ExecutionState::Succeeded, "rusage"));
+}
+
+/// At every level: the kernel drops pages of files when memory is wanted.
+#[tokio::test]
+async fn pages_of_files_are_nobodys_memory() {
+    let (load, large) = (example("load"), example("scratch"));
+    let size = std::fs::metadata(&large).expect("an example").len();
+    assert!(size > 24 << 20, "{size} bytes");
+    for args in [&["--cgroup-parent=none"][..], &[]] {
+        let Some(mut server) = TestServer::start_contained(args).await else { return };
+        mechanism(&mut server, "limits").await;
+        let text = format!("{} map 2000 {}", load.display(), large.display());
+        let end = run(&mut server, "reader", &text, &[("memory", "16Mi")]).await;
+        assert_eq!(end.state(), ExecutionState::Succeeded, "{end:?}");
+    }
+}
+
+/// What processes share counts once, also where the server may not look into those of another id by right.
+#[tokio::test]
+async fn shared_pages_count_once_in_a_container() {
+    let Some(mut placed) = Placed::start(Rights::Container, &["--grace=1"], &[]).await else { return };
+    assert_eq!((placed.mechanism("limits"), placed.mechanism("privileges")), ("policing", "own-uid"));
+    let load = placed.program("load");
+    for (id, amount, cause) in [("fits", 40, StopCause::Exited), ("does-not", 80, StopCause::OutOfMemory)] {
+        let mut request =
+            with(job(id, &[&load, "family", &(amount << 20).to_string()]), &[("memory", "64Mi")]);
+        request.working_dir = placed.work(id);
+        placed.server.execute(request).await.expect("accepted");
+        let end = placed.server.end(id).await;
+        assert_eq!(end.stop_cause(), cause, "{end:?}");
+    }
+    placed.end().await;
 }
 
 #[tokio::test]

@@ -222,7 +222,7 @@ async fn watchers_get_a_snapshot_and_every_change_in_order() {
     assert_eq!(snapshot.executions.len(), 1);
     assert_eq!(snapshot.describe.as_ref(), Some(&describe));
     assert_eq!(describe.authentication, "token");
-    assert_eq!(describe.options, ["stdin"]);
+    assert_eq!(describe.options, ["stdin", "mistake"]);
 
     server.execute(script("a", "echo hi")).await.expect("accepted");
     let mut states = Vec::new();
@@ -262,6 +262,29 @@ async fn logs_are_followed_from_an_offset() {
     assert_eq!(chunks.iter().filter(|chunk| chunk.end).count(), 2, "each stream ends");
     let unknown = server.events.logs(LogsRequest { id: "b".into(), ..LogsRequest::default() }).await;
     assert_eq!(unknown.expect_err("unknown").code(), Code::NotFound);
+}
+
+#[tokio::test]
+async fn only_what_the_pool_names_of_its_environment_reaches_runs() {
+    let dir = tempfile::tempdir().expect("tempdir");
+    let mut command = command(&example("shell"), dir.path(), &[]);
+    command.env("KRUNTIME_PASS_ENV", "POOL_*,ONE").envs([("POOL_A", "a"), ("ONE", "1"), ("SECRET", "s")]);
+    let mut server = TestServer::attach(command.spawn().expect("server starts"), dir).await;
+    server.execute(script("a", "echo $POOL_A$ONE$SECRET")).await.expect("accepted");
+    assert_eq!(server.end("a").await.stdout, "a1\n");
+}
+
+#[tokio::test]
+async fn a_mistake_of_the_author_costs_no_slot() {
+    let mut server = TestServer::start(&["--max-executions=1"]).await;
+    let mut request = script("a", "true");
+    request.options.insert("mistake".into(), "x".into());
+    let refused = server.execute(request).await.expect_err("refused");
+    assert_eq!(refused.code(), Code::Unavailable, "{refused:?}");
+    assert!(refused.message().contains("panicked in `launch`"), "{refused:?}");
+    assert_eq!(server.status("a").await.expect_err("not kept").code(), Code::NotFound);
+    server.execute(script("b", "true")).await.expect("the slot is free");
+    assert_eq!(server.end("b").await.state(), ExecutionState::Succeeded);
 }
 
 #[tokio::test]

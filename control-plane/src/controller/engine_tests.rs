@@ -297,6 +297,34 @@ async fn usage_alone_is_written_every_ten_seconds_at_most() {
 }
 
 #[tokio::test]
+async fn what_runs_hold_follows_the_runtime_that_is_seen_later_and_changes() {
+    let recorder = Recorder::default();
+    let mut engine = engine();
+    lists_end(&mut engine);
+    let mut run = bound("r", "a");
+    run["spec"]["resources"] = json!({"requests": {"licence": "0.5"}});
+    engine.handle(Event::Run(Watched::Listed(decode(run))), at(0));
+    let mut seen = runtime(2, 1);
+    seen["spec"]["resources"] = json!([{"name": "licence", "kind": "Divisible"}]);
+    seen["spec"]["capacity"] = json!({"resources": {"licence": "2"}});
+    seen["spec"]["runDefaults"] = json!({"requests": {"cpu": "2"}});
+    engine.handle(Event::Runtime(Watched::Listed(decode(seen.clone()))), at(0));
+    engine.handle(Event::Runtime(Watched::ListEnds), at(0));
+    let usage = |calls: &[String]| {
+        let status = calls.iter().rev().find(|call| call.starts_with("status bash")).unwrap();
+        status.rsplit(' ').next().unwrap().to_owned()
+    };
+    let calls = act(&mut engine, &recorder, at(0)).await;
+    assert_eq!(usage(&calls), r#"{"cpu":"2","licence":"500m","runs":"1"}"#, "{calls:?}");
+    seen["metadata"]["generation"] = json!(2);
+    seen["spec"]["runDefaults"]["requests"]["cpu"] = json!("3");
+    seen["spec"]["runMaximums"] = json!({"requests": {"licence": "0.1"}});
+    engine.handle(Event::Runtime(Watched::Seen(decode(seen))), at(20));
+    let calls = act(&mut engine, &recorder, at(20)).await;
+    assert_eq!(usage(&calls), r#"{"cpu":"3","licence":"500m","runs":"1"}"#, "{calls:?}");
+}
+
+#[tokio::test]
 async fn what_is_no_longer_wanted_is_pruned_and_what_is_not_ours_is_left() {
     let recorder = Recorder::default();
     let mut engine = started(&recorder).await;

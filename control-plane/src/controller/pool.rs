@@ -11,7 +11,7 @@ use kruntimes_api::{Runtime, RuntimeStatus};
 use kruntimes_core::desired::{Defaults, desired};
 use kruntimes_core::ids::{PodUid, RunUid};
 use kruntimes_core::runtime_status::{Fault, Observed, PodState, status};
-use kruntimes_core::schedule::{PodView, RuntimeView};
+use kruntimes_core::schedule::{Claim, PodView, RuntimeView};
 use kruntimes_core::ttl::TtlBounds;
 use kruntimes_resources::Amounts;
 use serde_json::Value;
@@ -47,6 +47,15 @@ pub(super) struct PodRecord {
     pub(super) view: PodView,
     pub(super) state: PodState,
     pub(super) capacity: Amounts,
+}
+
+/// A bound Run.
+#[derive(Debug)]
+struct Bound {
+    pod: PodUid,
+    claim: Claim,
+    /// What the claim means under the Runtime as last seen.
+    held: Amounts,
 }
 
 /// Everything that one pass writes, in this order.
@@ -90,8 +99,7 @@ pub(super) struct Pool {
     owned: HashMap<ObjectKey, Owned>,
     applied: HashMap<ObjectKey, Applied>,
     pub(super) pods: BTreeMap<PodUid, PodRecord>,
-    /// Bound Runs: their Pod and what they hold.
-    bound: HashMap<RunUid, (PodUid, Amounts)>,
+    bound: HashMap<RunUid, Bound>,
     pass_at: Option<Duration>,
     passing: bool,
     failures: u32,
@@ -133,7 +141,7 @@ impl Pool {
         let bounds = self.bounds();
         let other = self.runtime.as_ref().is_none_or(|old| old.metadata.uid != runtime.metadata.uid);
         let changed = other || self.passed != runtime.metadata.generation;
-        self.view = Some(RuntimeView::of(&runtime));
+        self.view_seen(RuntimeView::of(&runtime));
         self.runtime = Some(runtime);
         if changed {
             self.failures = 0;
@@ -141,6 +149,17 @@ impl Pool {
         }
         self.status_at.get_or_insert(now);
         bounds != self.bounds()
+    }
+
+    /// Runs may be listed before their Runtime, and its defaults may change: what they hold follows.
+    fn view_seen(&mut self, view: RuntimeView) {
+        if self.view.as_ref() == Some(&view) {
+            return;
+        }
+        for bound in self.bound.values_mut() {
+            bound.held = bound.claim.held(Some(&view));
+        }
+        self.view = Some(view);
     }
 
     pub(super) fn runtime_gone(&mut self) {
@@ -212,8 +231,9 @@ impl Pool {
         self.status_at.get_or_insert(now);
     }
 
-    pub(super) fn bind(&mut self, uid: RunUid, pod: PodUid, held: Amounts, now: Duration) {
-        if self.bound.insert(uid, (pod, held)).is_none() {
+    pub(super) fn bind(&mut self, uid: RunUid, pod: PodUid, claim: Claim, now: Duration) {
+        let held = claim.held(self.view.as_ref());
+        if self.bound.insert(uid, Bound { pod, claim, held }).is_none() {
             self.touch(now);
         }
     }
@@ -280,8 +300,8 @@ impl Pool {
             return Vec::new();
         }
         let mut runs: HashMap<&PodUid, u32> = HashMap::new();
-        for (pod, _) in self.bound.values() {
-            *runs.entry(pod).or_default() += 1;
+        for bound in self.bound.values() {
+            *runs.entry(&bound.pod).or_default() += 1;
         }
         let cost = |(uid, pod): (&PodUid, &PodRecord)| {
             (pod.view.name.to_string(), runs.get(uid).copied().unwrap_or(0).to_string())
@@ -366,8 +386,8 @@ impl Pool {
         for pod in self.pods.values().filter(|pod| pod.state.ready && !pod.state.deleting) {
             capacity.add(&pod.capacity);
         }
-        for (_, held) in self.bound.values() {
-            in_use.add(held);
+        for bound in self.bound.values() {
+            in_use.add(&bound.held);
         }
         (capacity, in_use)
     }

@@ -9,7 +9,7 @@ use kruntimes_core::ids::{PodUid, RunUid};
 use kruntimes_core::liveness::PodFacts;
 use kruntimes_core::run::State;
 use kruntimes_core::runtime_status::PodState;
-use kruntimes_core::schedule::{InstanceView, Now, PodView, capacity_of, held_by};
+use kruntimes_core::schedule::{Claim, InstanceView, Now, PodView, capacity_of};
 
 use super::effects::Kind;
 use super::ended::EndedRun;
@@ -63,7 +63,7 @@ impl Engine {
         let Some((pod, _)) = state.as_ref().and_then(State::bound) else { return self.unbind(&uid, now) };
         let key = (run.metadata.namespace.clone().unwrap_or_default(), run.spec.runtime.clone());
         let pool = self.pools.entry(key.clone()).or_default();
-        pool.bind(uid.clone(), pod.uid.clone(), held_by(run, pool.view.as_ref()), now.mono);
+        pool.bind(uid.clone(), pod.uid.clone(), Claim::of(run), now.mono);
         self.run_pools.insert(uid, key);
     }
 

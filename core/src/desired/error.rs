@@ -72,6 +72,16 @@ pub enum TemplateError {
     /// A resource whose definition and capacity do not go together.
     #[error("spec.resources: {0}")]
     Resource(DefinitionError),
+    /// More than a status can tell of.
+    #[error(
+        "spec.capacity.resources and spec.resources: {given} names with `runs`, which is always one; at most {most} fit"
+    )]
+    TooManyNames {
+        /// Names that are offered.
+        given: usize,
+        /// So many are allowed.
+        most: usize,
+    },
     /// Not a volume source.
     #[error("spec.workspace is not one volume source: {why}")]
     Workspace {
@@ -92,7 +102,9 @@ impl TemplateError {
         match self {
             Self::Token { .. } => "TokenRefused",
             Self::NotAvailable { .. } => "NotAvailable",
-            Self::Capacity(_) | Self::NoRuns { .. } | Self::Resource(_) => "InvalidCapacity",
+            Self::Capacity(_) | Self::NoRuns { .. } | Self::TooManyNames { .. } | Self::Resource(_) => {
+                "InvalidCapacity"
+            }
             Self::Name { .. }
             | Self::Undecodable { .. }
             | Self::NoRuntimeContainer { .. }

@@ -5,9 +5,10 @@ use std::collections::BTreeMap;
 use kruntimes_api::Runtime;
 use kruntimes_api::names::{CAPACITY_ANNOTATION, CAPACITY_ANNOTATION_PREFIX, DEFAULT_RUNS};
 use kruntimes_api::runtime::{ResourceDefinition, ResourceKind, SchedulingMode};
-use kruntimes_resources::{Amount, Definition, Kind, check, kind_of, names};
+use kruntimes_resources::{Amount, Definition, Kind, check, check_all, kind_of, names};
 
 use super::TemplateError;
+use crate::runtime_status::MAX_NAMES;
 
 /// Everything that a Pod of `runtime` offers, by name; `runs` is always among it.
 pub(super) fn offers(runtime: &Runtime) -> Result<Vec<Definition>, TemplateError> {
@@ -31,7 +32,10 @@ pub(super) fn offers(runtime: &Runtime) -> Result<Vec<Definition>, TemplateError
         }
     }
     let offers: Vec<Definition> = offers.into_values().filter(|offer| offer.amount.is_positive()).collect();
-    offers.iter().try_for_each(Definition::check).map_err(TemplateError::Resource)?;
+    check_all(&offers).map_err(TemplateError::Resource)?;
+    if offers.len() > MAX_NAMES {
+        return Err(TemplateError::TooManyNames { given: offers.len(), most: MAX_NAMES });
+    }
     Ok(offers)
 }
 
@@ -133,6 +137,33 @@ mod tests {
         let mut delegated = spec;
         delegated["scheduling"] = json!({"mode": "Delegated"});
         assert_eq!(for_the_server(&runtime(delegated), &offers), "");
+    }
+
+    #[test]
+    fn more_names_than_a_status_takes_are_refused() {
+        let named = |count: usize| -> BTreeMap<String, i64> {
+            (0..count).map(|index| (format!("example.com/n-{index}"), 1)).collect()
+        };
+        let of = |count| json!({"template": {}, "capacity": {"resources": named(count)}});
+        assert_eq!(offers(&runtime(of(31))).unwrap().len(), 32, "with `runs`");
+        let error = offers(&runtime(of(32))).unwrap_err();
+        assert_eq!(error.reason(), "InvalidCapacity");
+        let text = error.to_string();
+        assert!(text.contains("33 names") && text.contains("at most 32"), "{text}");
+        let mut none = of(32);
+        none["capacity"]["resources"]["example.com/n-0"] = json!(0);
+        assert!(offers(&runtime(none)).is_ok(), "what is not offered is no name");
+    }
+
+    #[test]
+    fn a_device_of_two_resources_is_refused() {
+        let of = |name: &str| json!({"name": name, "kind": "Indexed", "devices": ["/dev/fpga0"]});
+        let spec = json!({"template": {}, "resources": [of("example.com/a"), of("example.com/b")]});
+        let text = offers(&runtime(spec)).unwrap_err().to_string();
+        assert!(
+            ["example.com/a", "example.com/b", "/dev/fpga0"].iter().all(|word| text.contains(word)),
+            "{text}"
+        );
     }
 
     #[test]

@@ -154,6 +154,36 @@ fn a_retry_waits_longer_each_time_and_may_land_elsewhere() {
     assert_eq!(usage.last[0].value, 2.0);
 }
 
+/// A status with more figures than the kind takes would be refused for ever, and the Run would never end.
+#[test]
+fn attempts_with_other_names_leave_as_many_figures_as_a_status_takes() {
+    let policy = RetryPolicy { max_attempts: Some(2), backoff: Some("2s".into()), ..RetryPolicy::default() };
+    let mut run = run(Some(policy));
+    let bound = |field: &str| {
+        let crds = serde_json::to_value(kruntimes_api::crds::all().unwrap()).unwrap();
+        let schema = &crds[0]["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["status"];
+        schema["properties"]["usage"]["properties"][field]["maxItems"].as_u64().unwrap() as usize
+    };
+    for attempt in 1..=2 {
+        let figure =
+            |index: usize| Figure { name: format!("{attempt}-{index}"), value: 1.0, ..Figure::default() };
+        let shared = Figure { name: "shared".into(), value: 1.0, ..Figure::default() };
+        let figures: Vec<_> = (0..80).map(figure).chain([shared]).collect();
+        let mut finish = finish(Reason::NonZeroExit);
+        finish.usage = Some(AttemptUsage { figures, incomplete: false });
+        let (fence, finish) = (fence(attempt, i64::from(attempt)), Box::new(finish));
+        apply(&mut run, &bind("a"), 10 * i64::from(attempt)).unwrap();
+        apply(&mut run, &Event::Finished { fence, finish }, 10 * i64::from(attempt)).unwrap();
+        let usage = run.status.as_ref().unwrap().usage.as_ref().unwrap();
+        assert_eq!(usage.incomplete, attempt == 2);
+    }
+    let usage = run.status.unwrap().usage.unwrap();
+    assert_eq!((usage.total.len(), usage.last.len()), (bound("total"), 81));
+    assert!(bound("last") >= bound("total"));
+    let shared = usage.total.iter().find(|figure| figure.name == "shared").unwrap();
+    assert_eq!(shared.value, 2.0, "what is there already still adds up");
+}
+
 #[test]
 fn retryable_reasons_take_either_vocabulary_and_ignore_other_words() {
     for (words, retried) in

@@ -4,18 +4,24 @@ use kruntimes_api::run::{Figure, Usage};
 
 use super::AttemptUsage;
 
+/// A status takes so many figures; one with more would be refused.
+const MAX_FIGURES: usize = 128;
+
 /// Adds an attempt's figures to what earlier attempts left; `None` is an attempt in which nothing was executed.
 pub(super) fn add(before: Option<&Usage>, attempt: Option<&AttemptUsage>) -> Option<Usage> {
     let Some(attempt) = attempt else { return before.cloned() };
     let mut total = before.map(|usage| usage.total.clone()).unwrap_or_default();
+    let mut dropped = attempt.figures.len() > MAX_FIGURES;
     for figure in &attempt.figures {
-        match total.iter_mut().find(|t| t.name == figure.name && t.scope == figure.scope) {
-            Some(sum) => merge(sum, figure),
-            None => total.push(figure.clone()),
+        match total.iter().position(|t| t.name == figure.name && t.scope == figure.scope) {
+            Some(index) => merge(&mut total[index], figure),
+            None if total.len() < MAX_FIGURES => total.push(figure.clone()),
+            None => dropped = true,
         }
     }
-    let incomplete = attempt.incomplete || before.is_some_and(|usage| usage.incomplete);
-    Some(Usage { last: attempt.figures.clone(), total, incomplete })
+    let incomplete = dropped || attempt.incomplete || before.is_some_and(|usage| usage.incomplete);
+    let last = attempt.figures.iter().take(MAX_FIGURES).cloned().collect();
+    Some(Usage { last, total, incomplete })
 }
 
 fn merge(sum: &mut Figure, figure: &Figure) {

@@ -118,6 +118,9 @@ impl Scheduler {
                     if !matches!(place, Some(Place::Waiting(_))) {
                         return Err(format!("{} is reserved for a Run that is {place:?}", pod.view.uid));
                     }
+                    if !pod.takes || !reservation.amounts.fits(&pod.capacity) {
+                        return Err(format!("{} is reserved for a Run that it can never take", pod.view.uid));
+                    }
                 }
             }
         }

@@ -67,35 +67,37 @@ impl Demand {
     pub(super) fn resolve(&self, runtime: &RuntimeView) -> Result<Resolved, String> {
         let spec = effective(&self.spec(), runtime.defaults.as_ref());
         let resources = spec.resources.clone().unwrap_or_default();
-        let mut amounts = amounts("spec.resources.requests", &resources.requests, runtime)?;
-        let limits = self::amounts("spec.resources.limits", &resources.limits, runtime)?;
-        amounts.retain(|_, amount| amount.is_positive());
-        if amounts.get(names::RUNS).is_zero() {
-            amounts.set(names::RUNS, Amount::ONE);
-        }
+        let requests = with_a_slot(amounts("spec.resources.requests", &resources.requests, runtime)?);
+        let limits = amounts("spec.resources.limits", &resources.limits, runtime)?;
         if let Some(maximums) = &runtime.maximums {
-            within(&spec, &amounts, &limits, maximums)?;
+            within("requests", &requests, &maximums.requests)?;
+            within("limits", &limits, &maximums.limits)?;
+            limited(&limits, runtime.memory_by_request.then_some(&requests), &maximums.limits)?;
+            times_within(&spec, maximums)?;
         }
         if let Some(error) = self.terms.as_ref().and_then(Terms::error) {
             return Err(format!("spec.affinity: {error}"));
         }
-        if runtime.delegated {
-            amounts.retain(|name, _| name == names::RUNS);
-        }
-        Ok(Resolved { amounts, terms: self.terms.clone(), labels: self.labels.clone() })
+        Ok(self.resolved(requests, runtime.delegated))
     }
 
-    /// What a bound Run holds, even if nobody would bind it like that today.
+    /// What a bound Run holds, even if nobody would bind it like that today: ceilings and kinds of resources may have
+    /// changed since, and what cannot be read was not counted then either.
     pub(super) fn held(&self, runtime: Option<&RuntimeView>) -> Resolved {
-        let resolved = runtime.map(|runtime| self.resolve(runtime));
-        match resolved.unwrap_or_else(|| self.resolve(&RuntimeView::default())) {
-            Ok(resolved) => resolved,
-            Err(_) => Resolved {
-                amounts: [(names::RUNS, Amount::ONE)].into_iter().collect(),
-                terms: None,
-                labels: BTreeMap::new(),
-            },
+        let spec = effective(&self.spec(), runtime.and_then(|runtime| runtime.defaults.as_ref()));
+        let requests = spec.resources.unwrap_or_default().requests;
+        let readable = requests.iter().filter_map(|(name, quantity)| {
+            Some((name.as_str(), check(name, &quantity.0, Kind::Divisible).ok()?))
+        });
+        self.resolved(with_a_slot(readable.collect()), runtime.is_some_and(|runtime| runtime.delegated))
+    }
+
+    /// With what `amounts` mean for a Pod: where the backend queues, only the slots.
+    fn resolved(&self, mut amounts: Amounts, delegated: bool) -> Resolved {
+        if delegated {
+            amounts.retain(|name, _| name == names::RUNS);
         }
+        Resolved { amounts, terms: self.terms.clone(), labels: self.labels.clone() }
     }
 }
 
@@ -124,24 +126,61 @@ fn amounts(
     Ok(amounts)
 }
 
-fn within(spec: &RunSpec, requests: &Amounts, limits: &Amounts, maximums: &RunBounds) -> Result<(), String> {
-    let fields = [
-        ("spec.resources.requests", requests, &maximums.requests),
-        ("spec.resources.limits", limits, &maximums.limits),
-    ];
-    for (field, amounts, ceilings) in fields {
-        for (name, ceiling) in ceilings {
-            // A malformed ceiling cannot pass the API's validation; if it does, nothing is above it.
-            let Ok(most) = check(name, &ceiling.0, Kind::Divisible) else { continue };
-            let amount = amounts.get(name);
-            if amount > most {
-                let (amount, most) = (display(name, amount), display(name, most));
-                return Err(format!(
-                    "{field}[{name}]: {amount} is more than {most}, the Runtime's runMaximums"
-                ));
-            }
+/// What is asked for; every Run takes a slot.
+fn with_a_slot(mut requests: Amounts) -> Amounts {
+    requests.retain(|_, amount| amount.is_positive());
+    if requests.get(names::RUNS).is_zero() {
+        requests.set(names::RUNS, Amount::ONE);
+    }
+    requests
+}
+
+/// The ceilings that say something. A malformed one cannot pass the API's validation; if it does, nothing is above it.
+fn readable(ceilings: &BTreeMap<String, Quantity>) -> impl Iterator<Item = (&str, Amount)> {
+    ceilings.iter().filter_map(|(name, most)| Some((&**name, check(name, &most.0, Kind::Divisible).ok()?)))
+}
+
+fn within(field: &str, amounts: &Amounts, ceilings: &BTreeMap<String, Quantity>) -> Result<(), String> {
+    match readable(ceilings).find(|(name, most)| amounts.get(name) > *most) {
+        None => Ok(()),
+        Some((name, most)) => {
+            let (amount, most) = (display(name, amounts.get(name)), display(name, most));
+            Err(format!(
+                "spec.resources.{field}[{name}]: {amount} is more than {most}, the Runtime's runMaximums"
+            ))
         }
     }
+}
+
+/// A limit that has a ceiling must be set: what has no limit may use all that there is. `by_request` are the requests
+/// where one of memory is the limit.
+fn limited(
+    limits: &Amounts,
+    by_request: Option<&Amounts>,
+    ceilings: &BTreeMap<String, Quantity>,
+) -> Result<(), String> {
+    for (name, most) in readable(ceilings).filter(|(name, _)| !limits.has(name)) {
+        let request = by_request.filter(|requests| name == names::MEMORY && requests.has(name));
+        let text = display(name, most);
+        match request.map(|requests| requests.get(name)) {
+            None => {
+                return Err(format!(
+                    "spec.resources.limits[{name}]: none is set and the Runtime's runMaximums allow at most {text}; set one"
+                ));
+            }
+            Some(amount) if amount > most => {
+                return Err(format!(
+                    "spec.resources.requests[{name}]: {} is the limit where none is set, and more than {text}, the Runtime's runMaximums",
+                    display(name, amount)
+                ));
+            }
+            Some(_) => {}
+        }
+    }
+    Ok(())
+}
+
+fn times_within(spec: &RunSpec, maximums: &RunBounds) -> Result<(), String> {
     if let Some((text, most)) =
         maximums.timeout.as_ref().and_then(|text| Some((text, duration::parse(text).ok()?)))
     {

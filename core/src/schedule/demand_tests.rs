@@ -77,3 +77,70 @@ fn a_delegated_pool_counts_slots_only() {
     let resolved = demand(&[("nvidia.com/gpu", "64"), ("runs", "2")], None).resolve(&runtime).unwrap();
     assert_eq!(resolved.amounts.to_string(), "runs=2");
 }
+
+/// What a Run holds was decided when it was bound; who lowers a ceiling later frees nothing by it.
+#[test]
+fn a_bound_run_holds_what_it_asked_for_whatever_is_allowed_today() {
+    let asked = demand(&[("cpu", "5"), ("runs", "2"), ("licence", "0.5")], None);
+    let maximums = RunBounds {
+        requests: quantities(&[("cpu", "1")]),
+        limits: quantities(&[("memory", "1Gi")]),
+        timeout: Some("1s".into()),
+        ..RunBounds::default()
+    };
+    let mut runtime = RuntimeView { maximums: Some(maximums), ..RuntimeView::default() };
+    assert!(asked.resolve(&runtime).is_err());
+    let held = |runtime: &RuntimeView| asked.held(Some(runtime)).amounts.to_string();
+    assert_eq!(held(&runtime), "cpu=5, licence=500m, runs=2");
+    runtime.defaults = Some(RunBounds { requests: quantities(&[("gpu", "1")]), ..RunBounds::default() });
+    assert_eq!(held(&runtime), "cpu=5, gpu=1, licence=500m, runs=2");
+    runtime.delegated = true;
+    assert_eq!(held(&runtime), "runs=2");
+    assert_eq!(asked.held(None).amounts.to_string(), "cpu=5, licence=500m, runs=2");
+    let odd = demand(&[("cpu", "many"), ("gpu", "1")], None);
+    assert_eq!(odd.held(None).amounts.to_string(), "gpu=1, runs=1", "what can be read counts");
+}
+
+/// As `desired` tells the sidecar: any word on isolation makes requests of memory limits.
+#[test]
+fn a_word_on_isolation_makes_requests_of_memory_limits() {
+    let mut runtime = kruntimes_api::Runtime::default();
+    assert!(!RuntimeView::of(&runtime).memory_by_request);
+    runtime.spec.isolation = Some(kruntimes_api::runtime::IsolationSpec::default());
+    assert!(RuntimeView::of(&runtime).memory_by_request);
+}
+
+#[test]
+fn a_limit_with_a_ceiling_must_be_set() {
+    let maximums =
+        RunBounds { limits: quantities(&[("memory", "1Gi"), ("pids", "50")]), ..RunBounds::default() };
+    let mut runtime = RuntimeView { maximums: Some(maximums), ..RuntimeView::default() };
+    let resolve = |runtime: &RuntimeView, requests: &[(&str, &str)], limits: &[(&str, &str)]| {
+        let mut run = Run::default();
+        run.spec.resources = Some(Resources { requests: quantities(requests), limits: quantities(limits) });
+        Demand::of(&run).resolve(runtime).map(|resolved| resolved.amounts.to_string())
+    };
+    let missing = |name: &str, most: &str| {
+        Err(format!(
+            "spec.resources.limits[{name}]: none is set and the Runtime's runMaximums allow at most {most}; set one"
+        ))
+    };
+    assert_eq!(resolve(&runtime, &[], &[]), missing("memory", "1Gi"));
+    assert_eq!(resolve(&runtime, &[], &[("memory", "1Gi")]), missing("pids", "50"));
+    assert_eq!(resolve(&runtime, &[], &[("memory", "1Gi"), ("pids", "50")]), Ok("runs=1".into()));
+    let above = "spec.resources.limits[memory]: 2Gi is more than 1Gi, the Runtime's runMaximums";
+    assert_eq!(resolve(&runtime, &[], &[("memory", "2Gi"), ("pids", "50")]), Err(above.into()));
+
+    runtime.defaults = Some(RunBounds { limits: quantities(&[("pids", "20")]), ..RunBounds::default() });
+    assert_eq!(resolve(&runtime, &[], &[("memory", "1Gi")]), Ok("runs=1".into()), "a default will do");
+    // Only where the Runtime says something of isolation is a request the limit.
+    assert_eq!(resolve(&runtime, &[("memory", "1Gi")], &[]), missing("memory", "1Gi"));
+    runtime.memory_by_request = true;
+    assert_eq!(resolve(&runtime, &[("memory", "1Gi")], &[]), Ok("memory=1Gi, runs=1".into()));
+    let above = "spec.resources.requests[memory]: 2Gi is the limit where none is set, and more than 1Gi, the Runtime's runMaximums";
+    assert_eq!(resolve(&runtime, &[("memory", "2Gi")], &[]), Err(above.into()));
+    assert_eq!(
+        resolve(&runtime, &[("memory", "2Gi")], &[("memory", "1Gi")]),
+        Ok("memory=2Gi, runs=1".into())
+    );
+}

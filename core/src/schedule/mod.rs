@@ -91,9 +91,20 @@ impl Default for Settings {
     }
 }
 
-/// What `run` holds of its Pod while it is bound.
-pub fn held_by(run: &Run, runtime: Option<&RuntimeView>) -> Amounts {
-    demand::Demand::of(run).held(runtime).amounts
+/// What a Run asks for, kept apart from the Run: what it holds depends on its Runtime, which may be seen later or change.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Claim(demand::Demand);
+
+impl Claim {
+    /// Reads a Run.
+    pub fn of(run: &Run) -> Self {
+        Self(demand::Demand::of(run))
+    }
+
+    /// What the Run holds of its Pod while it is bound.
+    pub fn held(&self, runtime: Option<&RuntimeView>) -> Amounts {
+        self.0.held(runtime).amounts
+    }
 }
 
 /// One write to do: put `run` through `event`.

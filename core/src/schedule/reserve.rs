@@ -6,7 +6,7 @@ use kruntimes_api::runtime::Tenancy;
 
 use super::affinity::Neighbours;
 use super::demand::Resolved;
-use super::pods::Reservation;
+use super::pods::{PodSlot, Reservation};
 use super::queue::OrderKey;
 use super::scheduler::{Entry, QueueId};
 use super::timers::Timer;
@@ -48,6 +48,16 @@ impl Scheduler {
         }
     }
 
+    /// Lists the groups that may fit into `slot` once it is empty: who starves among them may have it reserved.
+    pub(super) fn wake_starving_for(&mut self, id: QueueId, slot: u32) {
+        let queue = &mut self.queues[id];
+        let Some(pod) = queue.pods.get(slot).filter(|pod| pod.takes) else { return };
+        for group in queue.blocked(|group| group.resolved.amounts.fits(&pod.capacity)) {
+            queue.list(group);
+        }
+        self.activate(id);
+    }
+
     /// Keeps the room of one Pod for `order`, unless nobody could take it anyway.
     fn reserve(&mut self, id: QueueId, group: usize, order: &OrderKey) {
         let queue = &self.queues[id];
@@ -58,18 +68,22 @@ impl Scheduler {
             let reservation = queue.pods.get(*slot).and_then(|pod| pod.reservation.as_ref());
             reservation.is_some_and(|reservation| reservation.holder == *order)
         };
-        if queue.reserved.iter().any(holds) {
-            return;
-        }
+        let held = queue.reserved.iter().copied().find(holds);
         let (Some(group), Some(entry)) = (queue.group(group), self.runs.get(&order.uid)) else { return };
         let resolved = Arc::clone(&group.resolved);
         let neighbours = self.neighbours(entry, &resolved);
+        let near = |pod: &PodSlot| neighbours.as_ref().is_none_or(|near| near.near(&pod.view.uid));
+        if let Some(slot) = held {
+            // Those whom it wants to be near to may have left that Pod: then it is tried again without it.
+            if !queue.pods.get(slot).is_some_and(near) {
+                self.unreserve_slot(id, slot);
+            }
+            return;
+        }
         let single = queue.runtime.as_ref().is_some_and(|r| r.tenancy == Tenancy::SingleSubmitter);
         let nothing = kruntimes_resources::Amounts::new();
         let slot = queue.pods.search(&nothing, |pod| {
-            pod.reservation.is_none()
-                && resolved.amounts.fits(&pod.capacity)
-                && neighbours.as_ref().is_none_or(|neighbours| neighbours.near(&pod.view.uid))
+            pod.reservation.is_none() && resolved.amounts.fits(&pod.capacity) && near(pod)
         });
         let Some(slot) = slot else { return };
         let reservation = Reservation {
@@ -114,7 +128,7 @@ impl Scheduler {
         }
     }
 
-    /// Ends the reservation on a Pod; its holder looks for another.
+    /// Ends the reservation on a Pod; its holder looks for another, and who starves may have this one.
     pub(super) fn unreserve_slot(&mut self, id: QueueId, slot: u32) {
         let queue = &mut self.queues[id];
         if !queue.reserved.remove(&slot) {
@@ -125,6 +139,6 @@ impl Scheduler {
         if let Some(reservation) = reservation {
             self.try_again(&reservation.holder.uid);
         }
-        self.wake(id, slot);
+        self.wake_starving_for(id, slot);
     }
 }

@@ -370,15 +370,19 @@ impl Scheduler {
         pod.fresh = fresh;
         let key = (Arc::clone(&pod.view.namespace), Arc::clone(&pod.view.name));
         let offered = capacity_of(&pod.view, self.instances.get(&key));
+        let mut changed = !pod.takes;
         if offered != pod.capacity {
             pod.inventory += 1;
             pod.capacity = offered;
+            changed = true;
         }
         self.refresh_pod(uid);
-        let lost = self.queues[id].pods.get(slot).is_some_and(|pod| !pod.takes);
-        if lost {
+        let Some(pod) = self.queues[id].pods.get(slot) else { return };
+        if !pod.takes || pod.reservation.as_ref().is_some_and(|kept| !kept.amounts.fits(&pod.capacity)) {
             self.unreserve_slot(id, slot);
             self.explain_soon(id, now);
+        } else if changed {
+            self.wake_starving_for(id, slot);
         }
     }
 

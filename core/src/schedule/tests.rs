@@ -1,6 +1,7 @@
 mod clock;
 mod namespaces;
 mod random;
+mod reserve;
 mod rules;
 
 use std::collections::{BTreeMap, HashMap};

@@ -114,6 +114,8 @@ pub struct RuntimeView {
     pub defaults: Option<RunBounds>,
     /// Ceilings.
     pub maximums: Option<RunBounds>,
+    /// A Run's request of memory is its limit where it sets none: so where the Runtime says anything of isolation.
+    pub memory_by_request: bool,
     /// Kinds of the resources that it defines.
     pub kinds: BTreeMap<String, Kind>,
 }
@@ -133,6 +135,7 @@ impl RuntimeView {
             delegated: spec.scheduling.as_ref().and_then(|s| s.mode) == Some(SchedulingMode::Delegated),
             defaults: spec.run_defaults.clone(),
             maximums: spec.run_maximums.clone(),
+            memory_by_request: spec.isolation.is_some(),
             kinds: spec.resources.iter().map(|r| (r.name.clone(), kind(r.kind))).collect(),
         }
     }

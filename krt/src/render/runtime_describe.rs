@@ -12,22 +12,28 @@ use super::table::{Cell, Table};
 use super::{age, or_dash, printable, quantity, runtime};
 use crate::term::{Palette, style};
 
+/// What belongs to a Runtime.
+pub struct Pool<'a> {
+    /// Its Pods.
+    pub pods: &'a [Pod],
+    /// What these really offer.
+    pub instances: &'a [RuntimeInstance],
+    /// Names of the Runs that hold devices, by uid.
+    pub runs: &'a BTreeMap<String, String>,
+    /// Of the Runtime and its Pods.
+    pub events: &'a [Event],
+}
+
 /// Everything, in sections.
-pub fn describe(
-    runtime: &Runtime,
-    pods: &[Pod],
-    instances: &[RuntimeInstance],
-    events_: &[Event],
-    now: Timestamp,
-    palette: Palette,
-) -> String {
+pub fn describe(runtime: &Runtime, pool: &Pool<'_>, now: Timestamp, palette: Palette) -> String {
+    let Pool { pods, instances, runs, events: events_ } = *pool;
     let mut text = runtime::card(runtime, now, palette);
     let status = runtime.status.clone().unwrap_or_default();
     section(&mut text, "Conditions", &conditions(&status.conditions, now, palette), palette);
     let by_name: BTreeMap<String, &RuntimeInstance> = instances.iter().map(|i| (i.name_any(), i)).collect();
     section(&mut text, "Pods", &self::pods(pods, &by_name, now, palette), palette);
     section(&mut text, "Not ready", &not_ready(pods), palette);
-    section(&mut text, "Devices", &devices(instances, palette), palette);
+    section(&mut text, "Devices", &devices(instances, runs, palette), palette);
     // The Pods of one pool are alike; one ladder speaks for all that agree with it.
     for (axes, of) in ladders(instances) {
         section(
@@ -122,7 +128,7 @@ fn told(what: &str, reason: Option<String>, message: Option<String>) -> String {
     if words.is_empty() { what.to_owned() } else { format!("{what}: {}", words.join(": ")) }
 }
 
-fn devices(instances: &[RuntimeInstance], palette: Palette) -> String {
+fn devices(instances: &[RuntimeInstance], runs: &BTreeMap<String, String>, palette: Palette) -> String {
     let mut table =
         Table::new(&["POD", "RESOURCE", "ID", "MODEL", "MEMORY", "HEALTH", "HELD BY"]).indented(2);
     for instance in instances {
@@ -136,8 +142,9 @@ fn devices(instances: &[RuntimeInstance], palette: Palette) -> String {
                 None | Some("Healthy") => style::GOOD,
                 Some(_) => style::BAD,
             };
+            let name = |uid: &String| printable(runs.get(uid).unwrap_or(uid), false);
             let holders: Vec<String> =
-                device.allocations.iter().map(|a| format!("{} ({})", a.run_uid, a.amount)).collect();
+                device.allocations.iter().map(|a| format!("{} ({})", name(&a.run_uid), a.amount)).collect();
             table.push(vec![
                 instance.name_any().into(),
                 printable(&device.resource, false).into(),

@@ -1,4 +1,5 @@
 use super::fixtures::*;
+use super::runtime_describe::Pool;
 use super::table::Columns;
 use super::{object, preflight, printable, run, run_describe, runtime, runtime_describe};
 use crate::cli::Format;
@@ -73,8 +74,9 @@ fn runtimes_in_every_form() {
         texts.push(table.render(Palette::default()));
     }
     texts.push(runtime::card(&runtime(), now(), Palette::default()));
-    let described =
-        runtime_describe::describe(&runtime(), &pods(), &instances(), &events(), now(), Palette::default());
+    let runs = [("u1".to_owned(), "train".to_owned())].into();
+    let pool = Pool { pods: &pods(), instances: &instances(), runs: &runs, events: &events() };
+    let described = runtime_describe::describe(&runtime(), &pool, now(), Palette::default());
     texts.push(described);
     insta::assert_snapshot!("runtime", texts.join("\n=====\n"));
 }
@@ -125,12 +127,13 @@ fn control_characters_are_shown_and_not_obeyed() {
 fn a_sum_of_different_sources_stands_beside_the_last_attempt() {
     let mut run = finished();
     let usage = run.status.as_mut().and_then(|status| status.usage.as_mut()).unwrap();
-    usage.total.iter_mut().find(|figure| figure.name == "cpu.user").unwrap().source = "mixed".into();
+    usage.total.iter_mut().find(|figure| figure.name == "cpu_user_seconds").unwrap().source = "mixed".into();
     let text = run_describe::describe(&run, &[], now(), Palette::default());
-    let rows: Vec<_> = text.lines().filter(|line| line.trim_start().starts_with("cpu.user ")).collect();
+    let rows: Vec<_> =
+        text.lines().filter(|line| line.trim_start().starts_with("cpu_user_seconds ")).collect();
     assert_eq!(rows.len(), 1, "{text}");
     let words: Vec<_> = rows[0].split_whitespace().collect();
-    assert_eq!(words, ["cpu.user", "12.25s", "13.50s", "cgroup,", "mixed", "attempt"]);
+    assert_eq!(words, ["cpu_user_seconds", "12.25s", "13.50s", "cgroup,", "mixed", "attempt"]);
 }
 
 #[test]

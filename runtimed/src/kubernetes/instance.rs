@@ -14,6 +14,7 @@ use kruntimes_api::names::{
 };
 use kruntimes_core::ids::PodRef;
 use kruntimes_proto::v1;
+use kruntimes_resources::{Amount, MAX_DEVICES};
 use kube::Api;
 use kube::api::{Patch, PatchParams, PostParams};
 use tokio::sync::watch;
@@ -26,10 +27,13 @@ use crate::server::{ServerView, isolation_axes};
 use crate::text::{self, cut};
 
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(10));
-/// Devices in the object at most, and Runs that share one of them, as the CRD has it.
-const MAX_DEVICES: usize = 128;
+/// As the CRD has it: names of what is offered, Runs that share one device, and the rest.
+const MAX_NAMES: usize = 32;
 const MAX_ALLOCATIONS: usize = 64;
 const MAX_FEATURES: usize = 64;
+const MAX_SOURCES: usize = 64;
+/// Until the object is written again although nothing has changed: somebody may have removed it.
+const AGAIN: Duration = Duration::from_secs(60);
 /// Between two writes when only who holds which device has changed: that may be many times a second.
 const SETTLE: Duration = Duration::from_secs(1);
 
@@ -66,7 +70,12 @@ pub fn instance_status(
                 .collect(),
         }),
         isolation: describe.isolation.as_ref().map(isolation_axes).unwrap_or_default(),
-        accounting: describe.accounting.iter().map(|a| (a.figure.clone(), a.source.clone())).collect(),
+        accounting: describe
+            .accounting
+            .iter()
+            .take(MAX_SOURCES)
+            .map(|a| (a.figure.clone(), cut(&a.source, text::LABEL)))
+            .collect(),
         allocatable: allocatable(&describe.resources, annotations),
         devices: describe.devices.iter().take(MAX_DEVICES).map(device).collect(),
         backend: describe.backend.as_ref().map(backend),
@@ -92,6 +101,14 @@ fn allocatable(found: &[v1::Resource], annotations: &BTreeMap<String, String>) -
     for resource in found {
         amounts.insert(resource.name.clone(), Quantity(resource.allocatable.clone()));
     }
+    while amounts.len() > MAX_NAMES {
+        let Some(last) = amounts.keys().rev().find(|name| *name != RUNS_RESOURCE).cloned() else { break };
+        tracing::warn!(
+            name = last,
+            "more than {MAX_NAMES} names are offered: Runs that ask for this one wait"
+        );
+        amounts.remove(&last);
+    }
     amounts
 }
 
@@ -101,7 +118,7 @@ fn device(wire: &v1::InventoryDevice) -> Device {
         id: cut(&wire.id, text::NAME),
         driver: cut(&wire.driver, text::NAME),
         model: cut(&wire.model, text::NAME),
-        memory: (wire.memory_bytes > 0).then(|| Quantity(wire.memory_bytes.to_string())),
+        memory: (wire.memory_bytes > 0).then(|| Quantity(bytes(wire.memory_bytes))),
         pci_bus_id: cut(&wire.pci_bus_id, text::LABEL),
         pool: cut(&wire.pool, text::NAME),
         health: wire.health.as_ref().map(|health| DeviceHealth {
@@ -126,9 +143,13 @@ fn device(wire: &v1::InventoryDevice) -> Device {
     }
 }
 
+fn bytes(count: u64) -> String {
+    Amount::whole(i64::try_from(count).unwrap_or(i64::MAX)).to_binary_string()
+}
+
 fn backend(wire: &v1::BackendInfo) -> BackendInfo {
     let amounts = |map: &std::collections::HashMap<String, String>| {
-        map.iter().map(|(name, amount)| (name.clone(), Quantity(amount.clone()))).collect()
+        map.iter().take(MAX_NAMES).map(|(name, amount)| (name.clone(), Quantity(amount.clone()))).collect()
     };
     BackendInfo {
         kind: cut(&wire.kind, text::LABEL),
@@ -200,6 +221,7 @@ impl InstanceWriter {
             tokio::select! {
                 () = stop.cancelled() => return,
                 () = tokio::time::sleep(early), if !early.is_zero() => {}
+                () = tokio::time::sleep_until(last + AGAIN), if written.is_some() => written = None,
                 () = tokio::time::sleep(pause), if again => pause = (pause * 2).min(BACKOFF.1),
                 Ok(()) = self.views.changed() => {}
                 Ok(()) = self.info.changed() => {}

@@ -71,8 +71,13 @@ pub(super) fn time(micros: i64) -> Option<Timestamp> {
 }
 
 fn usage(wire: &v1::Usage) -> AttemptUsage {
-    let figures = wire.figures.iter().filter(|figure| !figure.name.is_empty()).map(figure);
-    AttemptUsage { figures: figures.take(MAX_FIGURES).collect(), incomplete: wire.incomplete }
+    let named = wire.figures.iter().filter(|figure| !figure.name.is_empty());
+    // Nothing but numbers can be written to the API.
+    let (numbers, others): (Vec<_>, Vec<_>) = named.partition(|figure| figure.value.is_finite());
+    AttemptUsage {
+        incomplete: wire.incomplete || !others.is_empty() || numbers.len() > MAX_FIGURES,
+        figures: numbers.into_iter().take(MAX_FIGURES).map(figure).collect(),
+    }
 }
 
 fn figure(wire: &v1::Figure) -> Figure {
@@ -84,8 +89,7 @@ fn figure(wire: &v1::Figure) -> Figure {
     };
     Figure {
         name: cut(&wire.name, text::FIGURE),
-        // Nothing but numbers can be written to the API.
-        value: if wire.value.is_finite() { wire.value } else { 0.0 },
+        value: wire.value,
         unit: cut(&wire.unit, text::WORD),
         source: cut(&wire.source, text::LABEL),
         scope: scope.into(),

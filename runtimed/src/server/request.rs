@@ -11,6 +11,8 @@ use kruntimes_api::names::OUTPUTS_ENV;
 use kruntimes_api::run::{Run, RunSpec};
 use kruntimes_core::ids::Fence;
 use kruntimes_proto::v1;
+use kruntimes_resources::Amount;
+use kruntimes_resources::names::MEMORY;
 use kruntimes_traces::PARENT_ENV;
 
 use super::Instance;
@@ -131,8 +133,9 @@ fn limits(
     by_request: bool,
 ) -> HashMap<String, String> {
     let mut limits = quantities(limits);
-    if let (true, Some(memory)) = (by_request, requests.get("memory")) {
-        limits.entry("memory".into()).or_insert_with(|| memory.0.clone());
+    let memory = requests.get(MEMORY).filter(|memory| memory.0.parse().is_ok_and(Amount::is_positive));
+    if let (true, Some(memory)) = (by_request, memory) {
+        limits.entry(MEMORY.into()).or_insert_with(|| memory.0.clone());
     }
     limits
 }
@@ -215,5 +218,10 @@ mod tests {
         let wire = request(spec, &Instance::Baseline);
         assert_eq!((&*wire.limits["memory"], &*wire.limits["pids"], wire.limits.len()), ("64Mi", "9", 2));
         assert_eq!(&*wire.resources["runs"], "1");
+        let nothing = json!({"runtime": "bash", "resources": {"requests": {"memory": "0"}}});
+        assert!(
+            request(nothing, &Instance::Baseline).limits.is_empty(),
+            "a request of nothing limits nothing"
+        );
     }
 }

@@ -225,13 +225,16 @@ fn what_a_server_tells_fits_the_status() {
         ..v1::Figure::default()
     };
     let device = v1::Device { resource: long.clone(), id: long.clone(), amount: long.clone() };
+    let no_number = v1::Figure { value: f64::NAN, ..figure("x") };
     let execution = Execution::from(v1::StatusResponse {
-        usage: Some(v1::Usage { figures: vec![figure(&long), figure("")], incomplete: false }),
+        usage: Some(v1::Usage { figures: vec![figure(&long), figure(""), no_number], incomplete: false }),
         devices: vec![device; 200],
         ..v1::StatusResponse::default()
     });
-    let figures = execution.usage.unwrap().figures;
-    assert_eq!(figures.len(), 1, "one has no name");
+    let usage = execution.usage.unwrap();
+    let figures = usage.figures;
+    assert_eq!(figures.len(), 1, "one has no name, one is no number");
+    assert!(usage.incomplete, "and that is told");
     let told = &figures[0];
     assert!(fits(&told.name, 300) && fits(&told.unit, 32) && fits(&told.source, 63));
     assert_eq!(execution.devices.len(), 128);

@@ -54,7 +54,7 @@ impl Bounds {
         let request = amount("resources", requests, names::CPU)?;
         let bounds = Self {
             cpu: limit(names::CPU)?,
-            cpu_shares: request.map(|cpu| (millis(cpu) * 1024 / 1000).clamp(2, 262_144)),
+            cpu_shares: request.map(|cpu| (millis(cpu).saturating_mul(1024) / 1000).clamp(2, 262_144)),
             memory: whole(names::MEMORY)?,
             pids: whole(names::PIDS)?,
             storage: whole(names::EPHEMERAL_STORAGE)?,
@@ -141,7 +141,7 @@ fn told(name: &str, amount: u64) -> String {
 }
 
 fn millis(amount: Amount) -> u64 {
-    u64::try_from(amount.nanos() / 1_000_000).unwrap_or(0)
+    u64::try_from(amount.nanos() / 1_000_000).unwrap_or(u64::MAX)
 }
 
 /// Zero is no limit that anything could run under: it is refused like what cannot be read.
@@ -177,6 +177,9 @@ mod tests {
         let read = bounds(&limits, &[("cpu", "500m")]).expect("valid");
         assert_eq!((read.memory, read.pids, read.storage), (Some(64 << 20), Some(20), Some(1_000_000_000)));
         assert_eq!((read.cpu_quota(), read.cpu_shares), (Some((150_000, 100_000)), Some(512)));
+        for much in ["20P", "1e30"] {
+            assert_eq!(bounds(&[], &[("cpu", much)]).expect("valid").cpu_shares, Some(262_144), "{much}");
+        }
         assert_eq!(bounds(&[("example.com/tokens", "x")], &[]).expect("others"), Bounds::default());
     }
 

@@ -111,8 +111,8 @@ pub(crate) struct Chosen {
     pub fences: Fences,
     /// Each Run's control groups hold its devices.
     pub device_groups: bool,
-    /// No Run can reach what is the kit's.
-    pub guards_kit: bool,
+    /// No Run can reach what is the kit's: of those with a folder of their own, and of those without.
+    pub guards_kit: [bool; 2],
     /// For Runs with a folder of their own.
     pub held: Vec<Held>,
     /// For Runs without.
@@ -240,19 +240,20 @@ impl Climb<'_> {
             let refused = self.refused.iter().filter(|other| other.axis == axis);
             refused.map(|other| other.text.clone()).chain(weaknesses).collect()
         };
-        let (own, shared) = (self.fences.own_ids, false);
-        let guards_kit = self.fences.guard_kit(self.wish.over_modes);
+        let guards_kit =
+            [self.fences.own_ids, false].map(|ids| self.fences.guard_kit(ids, self.wish.over_modes));
         let list = |own_folder: bool, ids: bool| {
+            let groups = self.device_groups.then_some(guards_kit[usize::from(!own_folder)]);
             [
                 files(&self.fences, own_folder, ids, &of),
-                devices(&self.fences, self.device_groups.then_some(guards_kit), &self.wish.accelerators, &of),
+                devices(&self.fences, groups, &self.wish.accelerators, &of),
                 network(&self.fences, self.wish, &of),
                 privileges(&self.fences, ids, own_folder, self.wish.keeps_capabilities, &of),
             ]
             .map(|held| self.with_remedies(held))
             .to_vec()
         };
-        let (held, held_shared) = (list(true, own), list(false, shared));
+        let (held, held_shared) = (list(true, self.fences.own_ids), list(false, false));
         Chosen { fences: self.fences, device_groups: self.device_groups, guards_kit, held, held_shared }
     }
 

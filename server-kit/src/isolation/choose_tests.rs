@@ -157,10 +157,13 @@ fn groups_hold_devices_where_landlock_does_not() {
 #[test]
 fn the_kit_is_out_of_reach_of_ids_that_are_not_its_own_and_of_landlock_where_modes_do_not_matter() {
     let ids = choose(&Wish { over_modes: false, ..wish() }, |_, _| Ok(()));
-    assert!(ids.fences.own_ids && ids.guards_kit);
+    assert!(ids.fences.own_ids);
+    assert_eq!(ids.guards_kit, [true, false], "without a folder of its own a Run has the server's id");
+    let old = choose(&Wish { abi: 2, ..wish() }, |_, _| Ok(()));
+    assert_eq!(old.guards_kit, [true, false], "Landlock before ABI 6 lets signals through");
     for (over_modes, abi, guards) in [(true, 7, true), (false, 7, false), (true, 5, false)] {
         let chosen = choose(&Wish { over_modes, abi, ..wish() }, restricted);
-        assert_eq!((chosen.fences.own_ids, chosen.guards_kit), (false, guards), "{over_modes} {abi}");
+        assert_eq!((chosen.fences.own_ids, chosen.guards_kit), (false, [guards; 2]), "{over_modes} {abi}");
     }
 }
 

@@ -44,12 +44,12 @@ impl Fences {
         self.files || self.devices || self.network == NetworkFence::Tcp
     }
 
-    /// Whether no Run can reach the kit's processes, its folder and the control groups. With the server's id it can change their
-    /// modes, which does not bind a server that is `over_modes` (`CAP_DAC_OVERRIDE`).
-    pub(crate) fn guard_kit(&self, over_modes: bool) -> bool {
+    /// Whether a Run, with an id of its own or the server's, cannot reach the kit's processes, its folder and the control groups.
+    /// With the server's id it can change their modes, which does not bind a server that is `over_modes` (`CAP_DAC_OVERRIDE`).
+    pub(crate) fn guard_kit(&self, own_id: bool, over_modes: bool) -> bool {
         /// The version that keeps signals within.
         const SIGNALS: u32 = 6;
-        self.own_ids || (over_modes && self.files && self.filter && self.abi >= SIGNALS)
+        own_id || (over_modes && self.files && self.filter && self.abi >= SIGNALS)
     }
 
     /// For the nursery: one byte per choice, then the paths, each ended by NUL.

@@ -37,8 +37,8 @@ pub(crate) struct Wanted {
 #[derive(Debug)]
 pub(crate) struct Fencing {
     fences: Fences,
-    /// No Run can reach what is the kit's.
-    guards_kit: bool,
+    /// As [`Chosen::guards_kit`].
+    guards_kit: [bool; 2],
     /// As the caller names it; `fences.places` has it without links.
     work_dir: PathBuf,
     ids: Option<Ids>,
@@ -104,9 +104,9 @@ impl Fencing {
         &self.fences
     }
 
-    /// Whether no Run can reach the kit's processes, its folder and the control groups.
-    pub(crate) fn guards_kit(&self) -> bool {
-        self.guards_kit
+    /// Whether no Run with a folder of its own, or without one, can reach the kit's processes, its folder and the control groups.
+    pub(crate) fn guards_kit(&self, own_folder: bool) -> bool {
+        self.guards_kit[usize::from(!own_folder)]
     }
 
     /// What holds for Runs with a folder of their own, or for those without.

@@ -107,7 +107,8 @@ pub(crate) fn heir(work: &Path) -> io::Result<Owner> {
     Ok(Owner { mode: Some(0o770), ..Owner::of(&rustix::fs::stat(work)?) })
 }
 
-/// After a crash: takes back every folder of `work` that belongs to an id of `range`. Answers how many.
+/// After a crash: takes back every folder of `work` that belongs to an id of `range`, one that cannot be only told. Answers
+/// how many.
 pub(crate) fn sweep(work: &Path, range: IdRange) -> io::Result<u32> {
     let owner = heir(work)?;
     let mut swept = 0;
@@ -115,8 +116,10 @@ pub(crate) fn sweep(work: &Path, range: IdRange) -> io::Result<u32> {
         let path = entry?.path();
         let Ok(stat) = rustix::fs::lstat(&path) else { continue };
         if FileType::from_raw_mode(stat.st_mode).is_dir() && range.contains(stat.st_uid) {
-            take_back(&path, stat.st_uid, owner)?;
-            swept += 1;
+            match take_back(&path, stat.st_uid, owner) {
+                Ok(()) => swept += 1,
+                Err(error) => tracing::error!(%error, path = %path.display(), "cannot be taken back"),
+            }
         }
     }
     Ok(swept)
@@ -207,8 +210,14 @@ fn walk(
             here = up;
             continue;
         };
-        let stat = rustix::fs::statat(&here, &name, AtFlags::SYMLINK_NOFOLLOW)?;
-        visit(here.as_fd(), &name, &stat)?;
+        let visited = rustix::fs::statat(&here, &name, AtFlags::SYMLINK_NOFOLLOW)
+            .map_err(io::Error::from)
+            .and_then(|stat| visit(here.as_fd(), &name, &stat).map(|()| stat));
+        let stat = match visited {
+            // A process that is being ended removed it.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            other => other?,
+        };
         if FileType::from_raw_mode(stat.st_mode).is_dir() {
             here = rustix::fs::openat(&here, &name, FOLDER, Mode::empty())?;
             levels.push(Level::new(&here)?);

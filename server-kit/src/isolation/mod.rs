@@ -252,11 +252,16 @@ impl Ladder {
             }
             (axis, None, missing)
         });
-        let told = found.iter().map(|(axis, rung, missing)| told(*axis, rung.as_deref(), missing, &fencing));
-        let (told, remedies): (Vec<_>, Vec<_>) = told.unzip();
+        let told = |own| {
+            let told = found
+                .iter()
+                .map(|(axis, rung, missing)| told(*axis, rung.as_deref(), missing, &fencing, own));
+            let (told, remedies): (Vec<_>, Vec<_>) = told.unzip();
+            (Isolation { axes: [told.as_slice(), fencing.held(own)].concat() }, remedies)
+        };
+        let ((own, remedies), (shared, _)) = (told(true), told(false));
         let remedies = found.iter().map(|(axis, ..)| *axis).zip(remedies).collect();
-        let record = |own| Isolation { axes: [told.as_slice(), fencing.held(own)].concat() };
-        let records = [record(true), record(false)];
+        let records = [own, shared];
         let held = found.into_iter().filter_map(|(_, rung, _)| rung).collect();
         Self { held, fencing, records, remedies, groups }
     }
@@ -372,17 +377,19 @@ fn told(
     rung: Option<&dyn Rung>,
     missing: &[String],
     fencing: &Fencing,
+    own_folder: bool,
 ) -> (IsolationAxis, Vec<&'static str>) {
     let mut reasons = missing.to_vec();
     let mut level = IsolationLevel::None;
     let mut remedies = Vec::new();
     if let Some(rung) = rung {
         level = rung.level();
-        let weakness = Some(rung.weakness(fencing.fences().own_ids)).filter(|weakness| !weakness.is_empty());
+        let weakness = Some(rung.weakness(own_folder && fencing.fences().own_ids))
+            .filter(|weakness| !weakness.is_empty());
         let help = Some(rung.remedy()).filter(|remedy| !remedy.is_empty());
         reasons.extend(weakness.map(|text| help.map_or(text.clone(), |help| format!("{text} ({help})"))));
         remedies.extend(help);
-        if level == IsolationLevel::Hard && !fencing.guards_kit() {
+        if level == IsolationLevel::Hard && !fencing.guards_kit(own_folder) {
             level = IsolationLevel::Soft;
             reasons.push(format!("{UNGUARDED} ({FOR_GUARD})"));
             remedies.push(FOR_GUARD);

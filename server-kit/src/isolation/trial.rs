@@ -34,7 +34,17 @@ pub(crate) fn attempt(fences: &Fences, id: u32) -> Result<(), String> {
 
 fn own_folder(work: &Path) -> Result<PathBuf, String> {
     let folder = work.join(format!(".trial-{}", std::process::id()));
-    let made = fs::DirBuilder::new().mode(0o770).create(&folder);
+    let make = || fs::DirBuilder::new().mode(0o770).create(&folder);
+    let made = make().or_else(|error| {
+        if error.kind() != std::io::ErrorKind::AlreadyExists {
+            return Err(error);
+        }
+        // Of a server that was killed in its trial; in a container each has the same pid.
+        let owner = folder::owner(&folder)?;
+        folder::take_back(&folder, owner.uid, folder::heir(work)?)?;
+        fs::remove_dir_all(&folder)?;
+        make()
+    });
     made.map_err(|error| format!("{} cannot be made: {error}", folder.display()))?;
     Ok(folder)
 }
@@ -122,5 +132,20 @@ fn end(run: Pid) -> Result<(), String> {
     match kill(run, Signal::SIGKILL) {
         Ok(()) => waitpid(run, None).map(drop).map_err(|errno| errno.desc().to_owned()),
         Err(errno) => Err(format!("a process with another id cannot be ended: {}", errno.desc())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_killed_trial_left_does_not_stop_the_next() {
+        let work = tempfile::tempdir().expect("tempdir");
+        let left = own_folder(work.path()).expect("made");
+        fs::create_dir(left.join("made")).expect("a folder");
+        fs::write(left.join("made/file"), "x").expect("a file");
+        let made = own_folder(work.path()).expect("made again");
+        assert!(fs::read_dir(made).expect("a folder").next().is_none());
     }
 }

@@ -64,6 +64,8 @@ impl Leases {
             return Ok(None);
         }
         let key = state.pool.lease(&job.id, job.attempt, &wanted).map_err(|shortage| {
+            // Whoever sent this counts on more: a device may be gone that nobody was told of.
+            self.changed.notify_one();
             let amount = |amount| display(&shortage.name, amount);
             let (want, free) = (amount(shortage.want), amount(shortage.free));
             LaunchError::Busy(format!("{}: {want} asked for, {free} free", shortage.name))
@@ -273,7 +275,8 @@ impl Allocation {
         }
     }
 
-    fn figures(&self, now: Instant) -> Vec<v1::Figure> {
+    /// What is held, amount times the time until `now` or its end, and what the providers measured.
+    pub(crate) fn figures(&self, now: Instant) -> Vec<v1::Figure> {
         let until = self.until.get().copied().unwrap_or(now);
         let seconds = (until - self.since).as_secs_f64();
         let mut sums: BTreeMap<&str, Amount> = BTreeMap::new();

@@ -75,9 +75,11 @@ fn what_cannot_be_asked_for_is_named() {
         assert!(matches!(error, LaunchError::Invalid { .. }), "{text}");
         assert!(words.iter().all(|word| text.contains(word)), "{words:?} in {text}");
     }
-    assert!(
-        acquire(&leases, 1, &[(TOKENS, "0")]).expect("zero is ignored").expect("a slot").env().is_empty()
-    );
+    for name in [TOKENS, "nvidia.com/gpu"] {
+        let nothing = acquire(&leases, 1, &[(name, "0")]).expect("zero is ignored").expect("a slot");
+        assert!(nothing.env().is_empty(), "{name}");
+        nothing.give_back();
+    }
     // Where nothing is defined, requests are somebody else's matter.
     let none = Leases::open(Pool::new(Vec::new(), Vec::new()).expect("empty"), None, "i").expect("opens");
     assert!(acquire(&none, 1, &[("nvidia.com/gpu", "1")]).expect("passes").is_none());

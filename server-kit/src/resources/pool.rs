@@ -59,8 +59,8 @@ impl Pool {
             pool.add(provider)?;
         }
         let authored = pool.of.clone();
+        kruntimes_resources::check_all(&definitions).map_err(|error| error.to_string())?;
         for definition in definitions {
-            definition.check().map_err(|error| error.to_string())?;
             if !authored.contains_key(&definition.name) {
                 pool.add(providers::defined(definition))?;
             }
@@ -89,8 +89,8 @@ impl Pool {
         self.of.get(name).map(|(_, kind)| *kind)
     }
 
-    /// What a request asks for. Every name must be known, unless nothing at all is leased here; a slot
-    /// is asked for by everybody.
+    /// What a request asks for. Every name must be known, unless nothing of it is asked for or nothing at all is leased
+    /// here; a slot is asked for by everybody.
     pub(crate) fn request(&self, texts: &BTreeMap<String, String>) -> Result<Amounts, Invalid> {
         let mut amounts = Amounts::new();
         if self.of.is_empty() {
@@ -98,17 +98,17 @@ impl Pool {
         }
         for (name, text) in texts {
             let invalid = |message| Invalid { field: format!("resources[{name}]"), message };
-            let Some((_, kind)) = self.of.get(name) else {
-                if name == names::RUNS {
-                    continue;
-                }
+            let kind = self.kind(name);
+            let amount = check(name, text, kind.unwrap_or(Kind::Divisible));
+            let amount = amount.map_err(|error| invalid(error.to_string()))?;
+            if amount.is_zero() || (kind.is_none() && name == names::RUNS) {
+                continue;
+            }
+            if kind.is_none() {
                 let known: Vec<&str> = self.of.keys().map(String::as_str).collect();
                 return Err(invalid(format!("unknown resource; this server has: {}", known.join(", "))));
-            };
-            let amount = check(name, text, *kind).map_err(|error| invalid(error.to_string()))?;
-            if amount.is_positive() {
-                amounts.set(name, amount);
             }
+            amounts.set(name, amount);
         }
         if self.of.contains_key(names::RUNS) && !amounts.has(names::RUNS) {
             amounts.set(names::RUNS, Amount::ONE);

@@ -164,7 +164,7 @@ impl Quantity {
         Self { name: name.into(), kind: Kind::Divisible, total, held: Amount::ZERO, env: None }
     }
 
-    /// Variable that carries the leased amount.
+    /// Variable that carries the leased amount, as a plain number.
     #[must_use]
     pub fn env(mut self, variable: impl Into<String>) -> Self {
         self.env = Some(variable.into());
@@ -175,7 +175,7 @@ impl Quantity {
         self.held += amount;
         Lease {
             held: vec![Held { resource: self.name.clone(), id: String::new(), amount }],
-            env: self.env.iter().map(|variable| (variable.clone(), amount.to_string())).collect(),
+            env: self.env.iter().map(|variable| (variable.clone(), amount.to_plain_string())).collect(),
             device_paths: Vec::new(),
         }
     }

@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io::{BufRead as _, BufReader, Read as _, Seek as _};
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -13,7 +14,7 @@ use nix::sys::signal::Signal;
 use nix::sys::signalfd::SignalFd;
 use nix::sys::time::TimeValLike as _;
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid, waitpid};
-use nix::unistd::Pid;
+use nix::unistd::{Gid, Pid, Uid, setfsgid, setfsuid};
 
 use crate::isolation::stored::Unmeasured;
 use crate::isolation::{self, Ahead, Axis, Crusher, FenceError, Once, Rooms, RunFence};
@@ -275,7 +276,7 @@ fn living_counters(rooms: Option<&Rooms>, control: &OwnedFd) -> Counters {
         if rooms.is_some() {
             let shared = if descendants.len() == 1 { None } else { proportional(&process) };
             let tables = field(&status, "VmPTE:").unwrap_or(0);
-            total.resident_bytes += (shared.or(field(&status, "VmRSS:")).unwrap_or(0) + tables) * 1024;
+            total.resident_bytes += (shared.or(own(&status)).unwrap_or(0) + tables) * 1024;
         }
     }
     let unmapped = rooms.and_then(|rooms| unmapped(rooms, &descendants, &hurried));
@@ -322,7 +323,7 @@ fn unmapped(rooms: &Rooms, descendants: &[Pid], hurried: &dyn Fn() -> bool) -> O
 
 fn mapped(rooms: &Rooms, pid: Pid, hurried: &dyn Fn() -> bool) -> Option<u64> {
     let (process, status) = status(pid);
-    let Ok(maps) = File::open(process.join("smaps")) else {
+    let Ok(maps) = as_owner(&process, || File::open(process.join("smaps"))) else {
         // More than that it cannot be.
         return Some(field(&status, "RssShmem:").unwrap_or(0) * 1024);
     };
@@ -344,9 +345,27 @@ fn mapped(rooms: &Rooms, pid: Pid, hurried: &dyn Fn() -> bool) -> Option<u64> {
     Some(total)
 }
 
-/// KiB, each page divided by the number of processes that have it.
+/// KiB, without pages of files: those the kernel drops when it wants memory.
+fn own(status: &str) -> Option<u64> {
+    Some(field(status, "RssAnon:")? + field(status, "RssShmem:")?)
+}
+
+/// As [`own`], each page divided by the number of processes that have it.
 fn proportional(process: &Path) -> Option<u64> {
-    field(&std::fs::read_to_string(process.join("smaps_rollup")).ok()?, "Pss:")
+    let told = as_owner(process, || std::fs::read_to_string(process.join("smaps_rollup"))).ok()?;
+    Some(field(&told, "Pss_Anon:")? + field(&told, "Pss_Shmem:")?)
+}
+
+/// What only the owner of a process may read, or who may trace every process, which the root of a container may not
+/// (credentials(7), ptrace(2): the ids of the file system decide).
+fn as_owner<T>(process: &Path, read: impl FnOnce() -> T) -> T {
+    let Ok(owner) = std::fs::metadata(process) else { return read() };
+    let group = setfsgid(Gid::from_raw(owner.gid()));
+    let user = setfsuid(Uid::from_raw(owner.uid()));
+    let result = read();
+    setfsuid(user);
+    setfsgid(group);
+    result
 }
 
 /// The number of one line of a file like `/proc/PID/status`.

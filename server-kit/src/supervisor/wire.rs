@@ -51,7 +51,8 @@ pub(crate) struct Counters {
     /// Bytes that went to and from block devices on behalf of the tree.
     pub read_bytes: u64,
     pub write_bytes: u64,
-    /// Bytes in memory now, pages shared within the tree counted once; only where [`Order::Measure`] asked.
+    /// Bytes in memory now, without pages of files, pages shared within the tree counted once; only where
+    /// [`Order::Measure`] asked.
     pub resident_bytes: u64,
     /// Processes and threads now; 0 at the end.
     pub tasks: u64,

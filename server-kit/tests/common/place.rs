@@ -19,6 +19,8 @@ pub enum Rights {
     All,
     /// Another uid than 0, no capabilities: a restricted Pod.
     Restricted,
+    /// Root with what a container has by default: no control groups, no tracing of others.
+    Container,
     /// As `All`, and the groups of its Runs are in those that it was started in, as in a Pod that may write them. For Runs
     /// that mean no harm: nothing else ends with the place.
     Pod,
@@ -29,11 +31,15 @@ impl Rights {
         match self {
             Self::All => "all rights",
             Self::Restricted => "restricted",
+            Self::Container => "a container's root",
             Self::Pod => "a Pod with its groups",
         }
     }
 }
 
+/// The capabilities that container engines leave to root.
+const CONTAINER: &str = "-all,+chown,+dac_override,+fowner,+fsetid,+kill,+setgid,+setuid,+setpcap,\
+    +net_bind_service,+net_raw,+sys_chroot,+mknod,+audit_write,+setfcap";
 /// Of the restricted server.
 const NOBODY: u32 = 65_534;
 /// Processes of one server and all its Runs at most: a bomb that nothing else stops ends here.
@@ -83,10 +89,15 @@ impl Placed {
             outer.args(["setpriv", "--reuid", &id, "--regid", &id, "--clear-groups"]);
             outer.args(["--bounding-set=-all", "--inh-caps=-all", "--no-new-privs", "--pdeathsig", "KILL"]);
         }
-        outer.arg(inner.get_program()).args(inner.get_args());
-        if rights == Rights::Pod {
-            outer.arg("--cgroup-parent=own");
+        if rights == Rights::Container {
+            outer.args(["setpriv", &format!("--bounding-set={CONTAINER}"), "--pdeathsig", "KILL"]);
         }
+        outer.arg(inner.get_program()).args(inner.get_args());
+        match rights {
+            Rights::Pod => outer.arg("--cgroup-parent=own"),
+            Rights::Container => outer.arg("--cgroup-parent=none"),
+            Rights::All | Rights::Restricted => &mut outer,
+        };
         outer.env("KRUNTIME_LOG", "error");
         outer.envs(env.iter().copied());
         let child = outer.stdin(Stdio::null()).spawn().expect("server starts");

@@ -120,7 +120,7 @@ async fn known_names(cluster: Cluster) -> anyhow::Result<()> {
     cluster.bash_pool_with(1, spec).await?;
     let script = "echo \"iops=$IOPS\" >> $KRUNTIME_OUTPUTS";
     let status = cluster.run("r", asking(script, json!({bandwidth: "250M", iops: "5k"}))).await?;
-    ensure!(status.outputs.get("iops").map(String::as_str) == Some("5k"), "{status:?}");
+    ensure!(status.outputs.get("iops").map(String::as_str) == Some("5000"), "{status:?}");
     ensure!(held(&status) == [(bandwidth, "", "250M"), (iops, "", "5k")], "{:?}", status.devices);
     let reason = |axis: &str| {
         let told = status.isolation.iter().find(|told| told.axis == axis);

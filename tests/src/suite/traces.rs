@@ -91,9 +91,11 @@ const BELOW_ATTEMPT: [(&str, &str); 4] = [
 ];
 
 async fn of_krt(cluster: Cluster, collector: Arc<Collector>) -> anyhow::Result<()> {
-    cluster.bash_pool(1, 4).await?;
+    let capacity = json!({"capacity": {"resources": {"runs": 4, "example.com/licence": 1}}});
+    cluster.bash_pool_with(1, capacity).await?;
     let (trace, caller) = CALLER;
     let mut command = run(&cluster, &collector, "echo $TRACEPARENT; env | grep -c OTEL; sleep 0.2");
+    command.args(["--request", "example.com/licence=1"]);
     command.env("TRACEPARENT", format!("00-{trace}-{caller}-01"));
     let said = stdout(command).await?;
     let told = spans(&collector, trace, &ALL).await?;
@@ -104,7 +106,10 @@ async fn of_krt(cluster: Cluster, collector: Arc<Collector>) -> anyhow::Result<(
     let process = &told["bash-server process"];
     ensure!(said == format!("00-{trace}-{}-01\n0\n", process.id), "the process: {said:?}, {process:?}");
     ensure!(process.attributes["process.exit.code"] == "0", "{process:?}");
-    ensure!(process.attributes["kruntimes.usage.wall_seconds"].parse::<f64>()? >= 0.2, "{process:?}");
+    for figure in ["wall_seconds", "example.com/licence_held_seconds"] {
+        let told = &process.attributes[&format!("kruntimes.usage.{figure}")];
+        ensure!(told.parse::<f64>()? >= 0.2, "{figure}: {process:?}");
+    }
     ensure!(told["runtimed attempt"].attributes["kruntimes.reason"] == "Completed", "{told:?}");
     for span in told.values() {
         ensure!(span.times.0 <= span.times.1, "{span:?}");

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use kruntimes_api::runtime::RunBounds;
 use proptest::prelude::*;
 
 use super::*;
@@ -39,9 +40,13 @@ enum Step {
     RemovePod(u8),
     Ready(u8, bool),
     Capacity(u8, u8),
+    /// GPUs come and get lost.
+    Gpus(u8, u8),
     Runtime {
         single: bool,
         delegated: bool,
+        /// Most `runs` of one Run; 0 for no ceiling.
+        most: u8,
     },
     Pass(u8),
     Relist,
@@ -64,7 +69,9 @@ fn step() -> impl Strategy<Value = Step> {
         1 => any::<u8>().prop_map(Step::RemovePod),
         1 => (any::<u8>(), any::<bool>()).prop_map(|(index, ready)| Step::Ready(index, ready)),
         1 => (any::<u8>(), 1u8..5).prop_map(|(index, runs)| Step::Capacity(index, runs)),
-        1 => (any::<bool>(), any::<bool>()).prop_map(|(single, delegated)| Step::Runtime { single, delegated }),
+        1 => (any::<u8>(), 0u8..4).prop_map(|(index, gpus)| Step::Gpus(index, gpus)),
+        1 => (any::<bool>(), any::<bool>(), 0u8..4)
+            .prop_map(|(single, delegated, most)| Step::Runtime { single, delegated, most }),
         3 => (0u8..20).prop_map(Step::Pass),
         1 => Just(Step::Relist),
     ]
@@ -184,15 +191,21 @@ impl History {
                     });
                 }
             }
-            Step::Runtime { single, delegated } => {
+            Step::Gpus(index, gpus) => {
+                if let Some(name) = self.pick_pod(*index) {
+                    let gpus = Amount::whole(i64::from(*gpus));
+                    self.world.change_pod(&name, |pod| pod.capacity.set("gpu", gpus));
+                }
+            }
+            Step::Runtime { single, delegated, most } => {
                 let tenancy = match single {
                     true => kruntimes_api::runtime::Tenancy::SingleSubmitter,
                     false => kruntimes_api::runtime::Tenancy::Mixed,
                 };
-                world.runtime(
-                    "bash",
-                    RuntimeView { tenancy, delegated: *delegated, ..RuntimeView::default() },
-                );
+                let requests = [("runs".to_owned(), Quantity(most.to_string()))].into();
+                let maximums = (*most > 0).then(|| RunBounds { requests, ..RunBounds::default() });
+                let view = RuntimeView { tenancy, delegated: *delegated, maximums, ..RuntimeView::default() };
+                world.runtime("bash", view);
             }
             Step::Pass(seconds) => world.pass(Duration::from_secs(u64::from(*seconds))),
             Step::Relist => {

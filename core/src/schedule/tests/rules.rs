@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use kruntimes_api::Reason;
 use kruntimes_api::run::{RetryPolicy, WeightedAffinityTerm};
-use kruntimes_api::runtime::Tenancy;
+use kruntimes_api::runtime::{RunBounds, Tenancy};
 
 use super::*;
 use crate::run::Lost;
@@ -176,6 +176,21 @@ fn wrong_requests_end_the_run_and_name_the_field() {
         beside(run, vec![AffinityTerm { label_selector: LabelSelector::default(), ..term("a", "b") }], vec![])
     });
     assert_eq!(world.settle(), ["lost! spec.affinity: runAffinity: an empty selector selects nothing"]);
+}
+
+#[test]
+fn a_ceiling_that_comes_later_frees_nothing_of_what_is_held() {
+    let mut world = World::new();
+    world.pod("a", &[("runs", 3)]);
+    world.submit("big", |run| request(run, &[("runs", "3")]));
+    assert_eq!(world.settle(), ["big>a"]);
+    let requests = [("runs".to_owned(), Quantity("1".into()))].into();
+    let maximums = Some(RunBounds { requests, ..RunBounds::default() });
+    world.runtime("bash", RuntimeView { maximums, ..RuntimeView::default() });
+    world.submit("small", |_| ());
+    assert_eq!(world.settle(), [""; 0]);
+    world.finish("big-uid");
+    assert_eq!(world.settle(), ["small>a"]);
 }
 
 #[test]

@@ -1,15 +1,17 @@
 //! `krt runtime describe`.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use clap::Args;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Event, Pod};
-use kruntimes_api::{RuntimeInstance, names};
+use kruntimes_api::{Run, RuntimeInstance, names};
 use kube::ResourceExt;
 use kube::api::ListParams;
 
 use crate::commands::describe::events_of;
 use crate::error::Error;
-use crate::render::runtime_describe;
+use crate::render::runtime_describe::{self, Pool};
 use crate::session::Session;
 use crate::term::Terminal;
 use crate::{exit, values};
@@ -31,12 +33,28 @@ pub(crate) async fn run(args: DescribeArgs, session: &Session, terminal: &Termin
         session.list("list RuntimeInstances", &session.api::<RuntimeInstance>(), ListParams::default()).await;
     let mut instances = instances.map(|(instances, _)| instances).unwrap_or_default();
     instances.retain(|instance| instance.spec.runtime == args.name);
+    let runs = holders(session, &instances).await;
     let mut events: Vec<Event> = events_of(session, &runtime.uid().unwrap_or_default()).await;
     for pod in &pods {
         events.extend(events_of(session, &pod.uid().unwrap_or_default()).await);
     }
-    let text =
-        runtime_describe::describe(&runtime, &pods, &instances, &events, Timestamp::now(), terminal.out);
+    let pool = Pool { pods: &pods, instances: &instances, runs: &runs, events: &events };
+    let text = runtime_describe::describe(&runtime, &pool, Timestamp::now(), terminal.out);
     terminal.data(&text)?;
     Ok(exit::OK)
+}
+
+/// Names of the Runs that hold devices, by uid. None where the reader may not list Runs: then the uids are shown.
+async fn holders(session: &Session, instances: &[RuntimeInstance]) -> BTreeMap<String, String> {
+    let devices =
+        instances.iter().flat_map(|instance| instance.status.iter().flat_map(|status| &status.devices));
+    let uids: BTreeSet<&str> =
+        devices.flat_map(|device| &device.allocations).map(|held| held.run_uid.as_str()).collect();
+    if uids.is_empty() {
+        return BTreeMap::new();
+    }
+    let runs = session.list("list Runs", &session.api::<Run>(), ListParams::default()).await;
+    let named = |run: &Run| Some((run.uid()?, run.name_any()));
+    let runs = runs.map(|(runs, _)| runs).unwrap_or_default();
+    runs.iter().filter_map(named).filter(|(uid, _)| uids.contains(uid.as_str())).collect()
 }
