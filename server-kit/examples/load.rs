@@ -37,7 +37,7 @@ fn main() {
             drop(std::hint::black_box(block));
             println!("{touched} {} {}", own_mark(), group_mark());
         }
-        "map" => map(&words[2], Duration::from_millis(amount)),
+        "map" => map(usize::try_from(amount).expect("fits"), &words[2]),
         "family" => family(usize::try_from(amount).expect("fits")),
         // Bytes written past the page cache, then read back past it.
         "io" => {
@@ -80,10 +80,9 @@ fn main() {
     }
 }
 
-/// A file, mapped and read: pages that the kernel can drop.
-fn map(path: &str, held: Duration) {
+/// That much of a file, mapped and read: pages that the kernel can drop. Until the input ends.
+fn map(size: usize, path: &str) {
     let file = fs::File::open(path).expect("a file");
-    let size = usize::try_from(file.metadata().expect("its size").len()).expect("fits");
     let fd = std::os::fd::AsRawFd::as_raw_fd(&file);
     // SAFETY: a fresh mapping of a file of that length, which nobody makes shorter.
     let bytes: &[u8] = unsafe {
@@ -92,10 +91,14 @@ fn map(path: &str, held: Duration) {
         std::slice::from_raw_parts(at.cast(), size)
     };
     println!("{}", bytes.iter().step_by(4096).map(|byte| u64::from(*byte)).sum::<u64>());
-    std::thread::sleep(held);
+    until_the_input_ends();
 }
 
-/// Memory that was touched, and shared with four children for two seconds.
+fn until_the_input_ends() {
+    std::io::stdin().read_to_end(&mut Vec::new()).expect("an input");
+}
+
+/// Memory that was touched, and shared with four children. Until the input ends.
 fn family(size: usize) {
     let block = vec![1u8; size];
     for _ in 0..4 {
@@ -105,7 +108,7 @@ fn family(size: usize) {
             unsafe { libc::pause() };
         }
     }
-    std::thread::sleep(Duration::from_secs(2));
+    until_the_input_ends();
     println!("{}", std::hint::black_box(block).len());
 }
 

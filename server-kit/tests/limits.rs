@@ -444,7 +444,7 @@ async fn pages_of_files_are_nobodys_memory() {
     for args in [&["--cgroup-parent=none"][..], &[]] {
         let Some(mut server) = TestServer::start_contained(args).await else { return };
         mechanism(&mut server, "limits").await;
-        let text = format!("{} map 2000 {}", load.display(), large.display());
+        let text = format!("sleep 2 | {} map {size} {}", load.display(), large.display());
         let end = run(&mut server, "reader", &text, &[("memory", "16Mi")]).await;
         assert_eq!(end.state(), ExecutionState::Succeeded, "{end:?}");
     }
@@ -457,8 +457,8 @@ async fn shared_pages_count_once_in_a_container() {
     assert_eq!((placed.mechanism("limits"), placed.mechanism("privileges")), ("policing", "own-uid"));
     let load = placed.program("load");
     for (id, amount, cause) in [("fits", 40, StopCause::Exited), ("does-not", 80, StopCause::OutOfMemory)] {
-        let mut request =
-            with(job(id, &[&load, "family", &(amount << 20).to_string()]), &[("memory", "64Mi")]);
+        let text = format!("sleep 2 | {load} family {}", amount << 20);
+        let mut request = with(script(id, &text), &[("memory", "64Mi")]);
         request.working_dir = placed.work(id);
         placed.server.execute(request).await.expect("accepted");
         let end = placed.server.end(id).await;
