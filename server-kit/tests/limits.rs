@@ -440,12 +440,12 @@ async fn without_groups_memory_and_processes_are_policed() {
 async fn pages_of_files_are_nobodys_memory() {
     let (load, large) = (example("load"), example("scratch"));
     let size = std::fs::metadata(&large).expect("an example").len();
-    assert!(size > 24 << 20, "{size} bytes");
+    assert!(size > 12 << 20, "{size} bytes");
     for args in [&["--cgroup-parent=none"][..], &[]] {
         let Some(mut server) = TestServer::start_contained(args).await else { return };
         mechanism(&mut server, "limits").await;
         let text = format!("sleep 2 | {} map {size} {}", load.display(), large.display());
-        let end = run(&mut server, "reader", &text, &[("memory", "16Mi")]).await;
+        let end = run(&mut server, "reader", &text, &[("memory", "8Mi")]).await;
         assert_eq!(end.state(), ExecutionState::Succeeded, "{end:?}");
     }
 }
@@ -456,8 +456,10 @@ async fn shared_pages_count_once_in_a_container() {
     let Some(mut placed) = Placed::start(Rights::Container, &["--grace=1"], &[]).await else { return };
     assert_eq!((placed.mechanism("limits"), placed.mechanism("privileges")), ("policing", "own-uid"));
     let load = placed.program("load");
-    for (id, amount, cause) in [("fits", 40, StopCause::Exited), ("does-not", 80, StopCause::OutOfMemory)] {
-        let text = format!("sleep 2 | {load} family {}", amount << 20);
+    for (id, amount, seconds, cause) in
+        [("fits", 40, 4, StopCause::Exited), ("does-not", 80, 1000, StopCause::OutOfMemory)]
+    {
+        let text = format!("sleep {seconds} | {load} family {}", amount << 20);
         let mut request = with(script(id, &text), &[("memory", "64Mi")]);
         request.working_dir = placed.work(id);
         placed.server.execute(request).await.expect("accepted");
