@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
 use std::process::Command;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use common::*;
 use kruntimes_proto::v1::{DescribeRequest, ExecuteRequest, IsolationAxis, IsolationLevel, StatusResponse};
@@ -380,32 +381,163 @@ async fn on_the_floor_nothing_is_claimed_and_nothing_stopped() {
     expect(&seen, &[("shared memory", "ok"), ("socket", "ok"), ("signal", "ok"), ("kit", "ok")]);
 }
 
+/// A device of the test's own in `/dev`, which is not among the plain ones. Opening it takes no capability and does nothing.
+struct Node {
+    path: String,
+    mode: u32,
+}
+
+impl Node {
+    /// Drivers that let everybody open their device whom its mode lets.
+    const OPEN: [&str; 3] = ["userfaultfd", "vga_arbiter", "autofs"];
+
+    /// `None`, with the reason printed, where this place has no such device.
+    fn make(mode: u32) -> Option<Self> {
+        use rustix::fs::{CWD, FileType, Mode, makedev, mknodat};
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        let Some(minor) = Self::minor() else {
+            println!("skipped: none of the devices {:?} is here", Self::OPEN);
+            return None;
+        };
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        let node = Self { path: format!("/dev/kruntimes-test-{}-{number}", std::process::id()), mode };
+        // All of these are `misc`.
+        let device = makedev(10, minor);
+        if let Err(error) = mknodat(CWD, &node.path, FileType::CharacterDevice, Mode::empty(), device) {
+            println!("skipped: no device can be made in /dev: {error}");
+            return None;
+        }
+        std::fs::set_permissions(&node.path, std::fs::Permissions::from_mode(mode)).expect("mode");
+        Some(node)
+    }
+
+    fn minor() -> Option<u32> {
+        let misc = std::fs::read_to_string("/proc/misc").ok()?;
+        let known = |name: &&str| {
+            let mut lines = misc.lines().filter_map(|line| line.trim().split_once(' '));
+            lines.find_map(|(minor, driver)| if driver == *name { minor.parse().ok() } else { None })
+        };
+        Self::OPEN.iter().find_map(known)
+    }
+
+    fn attempt(&self) -> String {
+        format!("device:{}", self.path)
+    }
+
+    fn owner(&self) -> u32 {
+        use std::os::unix::fs::MetadataExt as _;
+        std::fs::symlink_metadata(&self.path).expect("metadata").uid()
+    }
+
+    /// It is as it was made.
+    fn is_as_before(&self) {
+        use std::os::unix::fs::MetadataExt as _;
+        let metadata = std::fs::symlink_metadata(&self.path).expect("metadata");
+        assert_eq!((metadata.uid(), metadata.gid(), metadata.mode() & 0o7777), (0, 0, self.mode));
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.path);
+    }
+}
+
+/// The device is one that every Run could open if nothing but its mode stood before it, as those without a fence show.
 #[tokio::test]
 async fn devices_but_the_plain_ones_are_closed_at_the_level_that_says_so() {
-    let attempts =
-        ["device:/dev/null", "device:/dev/zero", "device:/dev/full", "device:/dev/kmsg", "list:/dev"];
-    if let Some(mut fenced) = Fenced::start_with(&[POD], &[("devices", "landlock")]).await {
+    let Some(node) = Node::make(0o666) else { return };
+    let device = node.attempt();
+    let plain = ["device:/dev/null", "device:/dev/zero", "device:/dev/full", "list:/dev"];
+    let attempts = [&plain[..], &[&device]].concat();
+    for (mechanism, refused) in [("variables", "ok"), ("landlock", "EACCES"), ("cgroup", "EPERM")] {
+        // The last as on a kernel without Landlock.
+        let args = format!("{POD},devices={mechanism}");
+        let Some(mut fenced) = Fenced::start_with(&[&args], &[("devices", mechanism)]).await else {
+            continue;
+        };
+        println!("{mechanism}: {:?} {}", fenced.level("devices"), fenced.axes["devices"].reason);
         let seen = fenced.attempt("a", &attempts).await;
-        expect(&seen, &[("device:/dev/null", "ok"), ("device:/dev/zero", "ok"), ("list:/dev", "ok")]);
-        expect(&seen, &[("device:/dev/full", "ok"), ("device:/dev/kmsg", "EACCES")]);
+        expect(&seen, &plain.map(|attempt| (attempt, "ok")));
+        expect(&seen, &[(&device, refused)]);
+        if mechanism == "cgroup" {
+            expect(&fenced.attempt("b", &["device:/dev/ptmx"]).await, &[("device:/dev/ptmx", "ok")]);
+        }
     }
-    // As on a kernel without Landlock.
-    let groups = [("devices", "cgroup")];
-    if let Some(mut fenced) = Fenced::start_with(&[&format!("{POD},devices=cgroup")], &groups).await {
-        println!("devices: {:?} {}", fenced.level("devices"), fenced.axes["devices"].reason);
-        let attempts = [&attempts[..], &["device:/dev/ptmx", "mknod:node"]].concat();
-        let seen = fenced.attempt("a", &attempts).await;
-        expect(&seen, &[("device:/dev/null", "ok"), ("device:/dev/zero", "ok"), ("list:/dev", "ok")]);
-        expect(&seen, &[("device:/dev/full", "ok"), ("device:/dev/ptmx", "ok")]);
-        expect(&seen, &[("device:/dev/kmsg", "EPERM")]);
-        assert_ne!(seen["mknod:node"], "ok", "{seen:?}");
+}
+
+impl Fenced {
+    /// Starts one that leases the device, opens it, and keeps it until [`Self::let_go`].
+    async fn hold(&mut self, id: &str, device: &str) -> BTreeMap<String, String> {
+        let request = self.request(id, &[device.to_owned(), "await:go".to_owned()]);
+        let resources = [(DEVICE.to_owned(), "1".to_owned())].into();
+        self.server.execute(ExecuteRequest { resources, ..request }).await.expect("accepted");
+        answers(&self.server.until(id, |status| status.stdout.contains(device)).await)
     }
-    let Some(mut fenced) = Fenced::start(&[FLOOR]).await else { return };
-    assert_eq!(fenced.axes["devices"].mechanism, "variables");
-    let seen = fenced.attempt("a", &attempts).await;
-    let kmsg = seen["device:/dev/kmsg"].as_str();
-    // What only the container's own settings may close.
-    assert_ne!(kmsg, "EACCES", "not stopped at this level: {seen:?}");
+
+    async fn let_go(&mut self, id: &str) {
+        std::fs::write(self.folder(id).join("go"), "").expect("file");
+        let status = self.server.end(id).await;
+        assert_eq!(status.exit_code, 0, "{status:?}");
+    }
+}
+
+const DEVICE: &str = "example.com/device";
+
+/// One opens the device that it leased while another, which leased none, cannot; afterwards nobody can, until it is leased again.
+async fn leased_by_one(isolation: &str, wanted: &[(&str, &str)], mode: u32, others: &str) {
+    let Some(node) = Node::make(mode) else { return };
+    let flag = format!(
+        r#"--resources=[{{"name": "runs", "kind": "Counted", "amount": "4"}},
+            {{"name": "{DEVICE}", "kind": "Indexed", "amount": "1", "devices": ["{}"]}}]"#,
+        node.path
+    );
+    let Some(mut fenced) = Fenced::start_with(&[isolation, &flag], wanted).await else { return };
+    let own_ids = fenced.axes["privileges"].mechanism == "own-uid";
+    let device = node.attempt();
+    let mut seen = Vec::new();
+    for (holder, beside, after) in [("a", "b", "c"), ("d", "e", "f")] {
+        let held = fenced.hold(holder, &device).await;
+        assert_eq!(node.owner() >= 33_000, own_ids, "whose it is while it is held");
+        let neighbour = fenced.attempt(beside, &[&device]).await;
+        fenced.let_go(holder).await;
+        node.is_as_before();
+        let later = fenced.attempt(after, &[&device]).await;
+        expect(&held, &[(&device, "ok")]);
+        expect(&neighbour, &[(&device, others)]);
+        expect(&later, &[(&device, others)]);
+        seen.push([&held, &neighbour, &later].map(|answers| answers[&device].clone()));
+    }
+    println!("{isolation} {mode:o}: holder, neighbour, later: {seen:?}");
+}
+
+#[tokio::test]
+async fn a_leased_device_is_its_holders_alone_with_one_id_for_all() {
+    let wanted = [("devices", "landlock"), ("privileges", "seccomp")];
+    leased_by_one(POD, &wanted, 0o600, "EACCES").await;
+    // Nothing but the fence keeps the others away.
+    let open = [("devices", "variables"), ("privileges", "seccomp")];
+    leased_by_one(&format!("{POD},devices=variables"), &open, 0o600, "ok").await;
+}
+
+#[tokio::test]
+async fn a_leased_device_is_its_holders_alone_with_ids_of_their_own() {
+    let wanted = [("devices", "landlock"), ("privileges", "own-uid")];
+    // The holder has it by its id where the mode is narrow; the others are kept away by the fence where it is wide.
+    for mode in [0o600, 0o666] {
+        leased_by_one("--isolation=limits=cgroup-v2", &wanted, mode, "EACCES").await;
+    }
+    leased_by_one(ROOT_POD, &wanted, 0o666, "EACCES").await;
+    let open = [("devices", "variables"), ("privileges", "own-uid")];
+    leased_by_one("--isolation=devices=variables", &open, 0o666, "ok").await;
+}
+
+#[tokio::test]
+async fn a_leased_device_is_its_holders_alone_by_the_filter_of_a_group() {
+    for (level, privileges, mode) in [(POD, "seccomp", 0o600), (ROOT_POD, "own-uid", 0o666)] {
+        let wanted = [("devices", "cgroup"), ("privileges", privileges)];
+        leased_by_one(&format!("{level},devices=cgroup"), &wanted, mode, "EPERM").await;
+    }
 }
 
 #[tokio::test]
