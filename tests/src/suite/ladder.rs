@@ -1,12 +1,14 @@
 //! What the ladder of a Pod claims, tried from inside its Runs, axis by axis, in Pods of different rights.
 
+use std::collections::BTreeMap;
+
 use anyhow::{Context, ensure};
 use kruntimes_api::Reason;
 use kruntimes_api::run::{IsolationAxis, IsolationLevel, Phase, RunStatus};
 use kube::api::ListParams;
 use serde_json::{Value, json};
 
-use crate::cluster::{BASH_IMAGE, bash_with, container, phase};
+use crate::cluster::{BASH_IMAGE, bash_with, container, phase, stdout};
 use crate::{Case, Cluster};
 
 /// The cases, for places whose Pods have security settings.
@@ -65,30 +67,58 @@ fn of<'a>(axes: &'a [IsolationAxis], name: &str) -> anyhow::Result<&'a Isolation
 /// Something worth attacking. Its process is found by its name.
 const VICTIM: &str = "echo secret > secret; exec -a ladder-victim sleep 600";
 
-/// `try NAME COMMAND..` tells in the outputs whether it got what it wanted.
+/// `try NAME COMMAND..` says whether it got what it wanted, was refused, or could not even try. Outside of a
+/// Run, in the same Pod, the same words are the control.
 const TRIES: &str = r#"
-try() { if "${@:2}" >/dev/null 2>&1 </dev/null; then echo "$1=got"; else echo "$1=refused"; fi >> "$KRUNTIME_OUTPUTS"; }
+try() {
+    if why=$("${@:2}" 2>&1 >/dev/null </dev/null); then answer=got
+    elif grep -qE "$refusals" <<< "$why"; then answer=refused
+    else answer="broken: ${why//$'\n'/ }"; fi
+    echo "$1=$answer"
+}
+refusals='ermission denied|not permitted|No such file|unreachable|Connection refused|must be superuser|no capability'
 named() { for at in /proc/[0-9]*; do tr '\0' ' ' 2>/dev/null < "$at/cmdline" | grep -q "^$1 " && echo "${at#/proc/}"; done; }
 victim=$(named ladder-victim | head -n 1)
-echo "victim=${victim:-none}" >> "$KRUNTIME_OUTPUTS"
-opens() { : < "$1"; }
-makes() { mknod node c 1 11 && : < node; }
+where=${where:-$(dirname "$PWD")}
+echo "victim=${victim:-none}"
+echo "where=$where"
+opens() { : < "$device"; }
 connects() { exec 3<>"/dev/tcp/$address/9091"; }
-traces() { python3 -c 'import ctypes, sys; sys.exit(ctypes.CDLL(None).ptrace(0x4206, int(sys.argv[1]), 0, 0) != 0)' "$1"; }
-capable() { ! grep -q '^CapEff:.*0000000000000000$' /proc/self/status; }
-try workspace cat "$(dirname "$PWD")/$neighbour/secret"
-try environment grep -q SECRET "/proc/$victim/environ"
+traces() { python3 -c '
+import ctypes, os, sys
+libc = ctypes.CDLL(None, use_errno=True)
+sys.exit(os.strerror(ctypes.get_errno()) if libc.ptrace(0x4206, int(sys.argv[1]), 0, 0) else 0)' "$1"; }
+try workspace cat "$where/$neighbour/secret"
+try environment grep SECRET "/proc/$victim/environ"
 try memory head -c 1 "/proc/$victim/maps"
 try trace traces "$victim"
-try signal kill -CONT "$victim"
-try device opens /dev/kmsg
-try node makes
+try signal kill -0 "$victim"
+try device opens
 try network connects
-try mount mount -t tmpfs none /mnt
+"#;
+
+/// After [`TRIES`], what wants rights that only some containers have.
+const RIGHTS: &str = r#"
+makes() { mknod ladder-node c 1 11 && : < ladder-node && rm ladder-node; }
+mounts() { mount -t tmpfs none /mnt && umount /mnt; }
+capable() { ! grep '^CapEff:.*0000000000000000$' /proc/self/status || { echo 'no capability' >&2; false; }; }
+try node makes
+try mount mounts
 try namespace unshare --user true
 try capability capable
+"#;
+
+/// Leaves a process behind.
+const LEAVES: &str = r#"
 (setsid bash -c 'trap "" TERM HUP INT; exec -a ladder-left sleep 600' &)
 exit 0
+"#;
+
+/// What is below `/dev`, not among the plain devices, and open to who is in no Run; nothing where there is no such thing.
+const DEVICE: &str = r#"
+for device in /dev/termination-log /dev/autofs /dev/userfaultfd; do
+    if (: < "$device") 2>/dev/null; then echo "device=$device"; break; fi
+done
 "#;
 
 /// What is left of an ended Run, as another sees it.
@@ -97,8 +127,30 @@ left=$(for at in /proc/[0-9]*; do tr '\0' ' ' 2>/dev/null < "$at/cmdline" | grep
 echo "left=$left" >> "$KRUNTIME_OUTPUTS"
 "#;
 
+/// A script in the Pod, but in no Run: in its container, or on the local platform beside the test.
+async fn outside(
+    cluster: &Cluster,
+    pod: &str,
+    env: &[(&str, &str)],
+    script: &str,
+) -> anyhow::Result<BTreeMap<String, String>> {
+    let variables: Vec<String> = env.iter().map(|(name, value)| format!("{name}={value}")).collect();
+    let mut command = if cluster.platform.name() == "node" {
+        let mut command = cluster.kubectl(&["exec", pod, "-c", "runtime", "--"]).context("no kubectl")?;
+        command.arg("env");
+        command
+    } else {
+        std::process::Command::new("env")
+    };
+    command.args(variables).args(["bash", "-c", script]);
+    let said = stdout(command).await?;
+    let pairs = said.lines().filter_map(|line| line.split_once('='));
+    Ok(pairs.map(|(name, value)| (name.to_owned(), value.to_owned())).collect())
+}
+
 /// Tries everything in a pool of one Pod and holds the ladder to its word; gives that ladder.
 async fn is_true(cluster: &Cluster, security: Option<Value>) -> anyhow::Result<Vec<IsolationAxis>> {
+    let is_privileged = security.is_some();
     let mut container = container();
     if let Some(security) = security {
         container["securityContext"] = security;
@@ -113,13 +165,22 @@ async fn is_true(cluster: &Cluster, security: Option<Value>) -> anyhow::Result<V
     let victim = cluster.submit("victim", bash_with(VICTIM, secret)).await?;
     cluster.phase("victim", Phase::Running).await?;
     let pods = cluster.pods().list(&ListParams::default().labels("runtime=bash")).await?.items;
-    let address = pods.first().and_then(|pod| pod.status.as_ref()?.pod_ip.clone()).context("no address")?;
+    let pod = pods.first().context("no Pod")?;
+    let address = pod.status.as_ref().and_then(|status| status.pod_ip.clone()).context("no address")?;
+    let pod = pod.metadata.name.as_deref().context("no name")?;
     let neighbour = victim.metadata.uid.context("no uid")?;
-    let env =
-        json!({"env": [{"name": "neighbour", "value": neighbour}, {"name": "address", "value": address}]});
-    let tried = cluster.run("tries", bash_with(TRIES, env)).await?;
+    let device = outside(cluster, pod, &[], DEVICE).await?.remove("device").unwrap_or_default();
+    let mut env = vec![("neighbour", neighbour.as_str()), ("address", &address), ("device", &device)];
+    let list: Vec<Value> = env.iter().map(|(name, value)| json!({"name": name, "value": value})).collect();
+    let script = ["exec >> \"$KRUNTIME_OUTPUTS\"", TRIES, RIGHTS, LEAVES].concat();
+    let tried = cluster.run("tries", bash_with(&script, json!({"env": list}))).await?;
     ensure!(phase(&tried) == Phase::Succeeded, "{tried:?}");
-    println!("{:?}", tried.outputs);
+    println!("in a Run: {:?}", tried.outputs);
+    env.push(("where", tried.outputs.get("where").context("where")?));
+    let rights = if is_privileged { RIGHTS } else { "" };
+    let control = outside(cluster, pod, &env, &[TRIES, rights].concat()).await?;
+    println!("in no Run: {control:?}");
+    gets_through(&control, is_privileged, cluster.platform.name() == "node")?;
     holds(&tried)?;
 
     let left = cluster.run("left", bash_with(LEFT, json!({}))).await?;
@@ -127,13 +188,49 @@ async fn is_true(cluster: &Cluster, security: Option<Value>) -> anyhow::Result<V
         left.outputs.get("left").map(String::as_str) == Some("0"),
         "a process outlived its Run: {left:?}"
     );
-    let hog = "(head -c 96M /dev/zero; sleep 600) | tail; sleep 600";
-    let limits = json!({"resources": {"limits": {"memory": "32Mi"}}});
-    let hog = cluster.run("hog", bash_with(hog, limits)).await?;
-    ensure!(hog.reason == Some(Reason::OutOfMemory), "{hog:?}");
-    let neighbour = cluster.status("victim").await?;
-    ensure!(phase(&neighbour) == Phase::Running, "the neighbour was hurt: {neighbour:?}");
+    breaks_limits(cluster).await?;
     Ok(tried.isolation)
+}
+
+/// Who breaks a limit ends by it, alone.
+async fn breaks_limits(cluster: &Cluster) -> anyhow::Result<()> {
+    for (limit, amount, script, reason) in [
+        ("memory", "32Mi", "(head -c 96M /dev/zero; sleep 600) | tail; sleep 600", Reason::OutOfMemory),
+        ("pids", "20", "for i in {1..40}; do sleep 600 & done; wait; sleep 600", Reason::PidsExceeded),
+        (
+            "ephemeral-storage",
+            "16Mi",
+            "for i in {1..32}; do head -c 1M /dev/zero > part-$i; done; sleep 600",
+            Reason::StorageExceeded,
+        ),
+    ] {
+        let limits = json!({"resources": {"limits": {limit: amount}}});
+        let ended = cluster.run(&format!("breaks-{limit}"), bash_with(script, limits)).await?;
+        ensure!(ended.reason == Some(reason), "{limit}: {ended:?}");
+        let neighbour = cluster.status("victim").await?;
+        ensure!(phase(&neighbour) == Phase::Running, "{limit}: the neighbour was hurt: {neighbour:?}");
+    }
+    Ok(())
+}
+
+/// Whether what is tried can be had at all, by who is in no Run: what is refused then is refused to Runs.
+fn gets_through(
+    control: &BTreeMap<String, String>,
+    is_privileged: bool,
+    is_node: bool,
+) -> anyhow::Result<()> {
+    let anybody = ["workspace", "environment", "memory", "trace", "signal", "device", "network"];
+    let all: &[&str] = if is_privileged { &["node", "mount", "namespace", "capability"] } else { &[] };
+    for what in anybody.iter().chain(all) {
+        let seen = control.get(*what).with_context(|| format!("{what} was not tried: {control:?}"))?;
+        // Somebody's own machine: it may have none of the devices, and its kernel may refuse to trace.
+        if !is_node && ["trace", "device"].contains(what) && seen == "refused" {
+            println!("{what}: refused also in no Run");
+            continue;
+        }
+        ensure!(seen == "got", "{what}, in no Run: {control:?}");
+    }
+    Ok(())
 }
 
 /// Whether what was refused is at least what is claimed.
@@ -162,6 +259,7 @@ fn holds(tried: &RunStatus) -> anyhow::Result<()> {
     ];
     for (what, claimed) in claims {
         let seen = tried.outputs.get(what).with_context(|| format!("{what} was not tried: {tried:?}"))?;
+        ensure!(["got", "refused"].contains(&seen.as_str()), "{what}: {seen}");
         ensure!(!claimed || seen == "refused", "{what} is claimed to be refused: {seen}: {tried:?}");
     }
     Ok(())
