@@ -85,6 +85,37 @@ fn a_group_of_version_1_lets_through_what_is_named() {
     assert_eq!(String::from_utf8_lossy(&output.stdout), "null\n", "{output:?}");
 }
 
+/// The same of version 2, and that nothing is made, which this test as root otherwise may.
+#[test]
+fn a_group_of_version_2_lets_through_what_is_named() {
+    let mounts = fs::read_to_string("/proc/mounts").expect("mounts");
+    let mount = mounts.lines().find(|line| line.split(' ').nth(2) == Some("cgroup2"));
+    let Some(mount) = mount.and_then(|line| line.split(' ').nth(1)) else {
+        println!("skipped: no cgroup v2 tree is mounted here");
+        return;
+    };
+    let group = Path::new(mount).join(format!("kruntimes-test-{}", std::process::id()));
+    if let Err(error) = fs::create_dir(&group) {
+        println!("skipped: no group can be made in the cgroup v2 tree: {error}");
+        return;
+    }
+    let tries = || {
+        let script = "echo 0 > $0/cgroup.procs; cd $1; for name in null zero; do (: < /dev/$name) 2>/dev/null && echo $name; done; \
+                      mknod node c 1 3 2>/dev/null && rm node && echo mknod; true";
+        let folder = tempfile::tempdir().expect("tempdir");
+        let mut command = std::process::Command::new("sh");
+        let output = command.args(["-c", script]).arg(&group).arg(folder.path()).output().expect("runs");
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    };
+    let before = tries();
+    let attached = load(&program(&[device(false, 1, Some(3))]))
+        .and_then(|program| attach(fs::File::open(&group)?.as_fd(), program.as_fd()));
+    let after = tries();
+    fs::remove_dir(&group).expect("empty");
+    attached.expect("attached");
+    assert_eq!((before.as_str(), after.as_str()), ("null\nzero\nmknod\n", "null\n"));
+}
+
 #[test]
 fn devices_of_a_lease_are_not_open_to_all() {
     let open = open_devices(Path::new("/dev"), &[PathBuf::from("/dev/zero")]);
