@@ -525,7 +525,7 @@ async fn a_leased_device_is_its_holders_alone_with_ids_of_their_own() {
     let wanted = [("devices", "landlock"), ("privileges", "own-uid")];
     // The holder has it by its id where the mode is narrow; the others are kept away by the fence where it is wide.
     for mode in [0o600, 0o666] {
-        leased_by_one("--isolation=limits=cgroup-v2", &wanted, mode, "EACCES").await;
+        leased_by_one("--isolation=devices=landlock", &wanted, mode, "EACCES").await;
     }
     leased_by_one(ROOT_POD, &wanted, 0o666, "EACCES").await;
     let open = [("devices", "variables"), ("privileges", "own-uid")];
