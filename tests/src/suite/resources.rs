@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use anyhow::{Context, ensure};
 use kruntimes_api::run::{Phase, RunStatus};
 use kruntimes_api::{Reason, RuntimeInstance};
-use kube::api::{Api, ListParams};
+use kube::api::{Api, DeleteParams, ListParams};
 use serde_json::{Value, json};
 
 use crate::cluster::{BASH_IMAGE, bash_with, eventually, figure, phase, stdout};
@@ -18,6 +18,7 @@ pub(super) fn cases() -> Vec<Case> {
         Case::new("resources_definitions", definitions),
         Case::new("resources_known_names", known_names),
         Case::new("resources_unknown", unknown),
+        Case::new("resources_deleted_inventory", deleted_inventory),
         Case::new("resources_usage_over_attempts", usage_over_attempts),
     ]
 }
@@ -105,6 +106,22 @@ async fn devices(cluster: Cluster) -> anyhow::Result<()> {
         ensure!(shown.contains(words), "{words:?} in {shown}");
     }
     Ok(())
+}
+
+/// What a Pod offers is told again when somebody deleted it.
+async fn deleted_inventory(cluster: Cluster) -> anyhow::Result<()> {
+    cluster.bash_pool_with(1, fpgas()).await?;
+    let told = || async { instance(&cluster).await.ok().filter(|told| told.status.is_some()) };
+    eventually("an inventory", || async { Ok(told().await.is_some()) }).await?;
+    let before = instance(&cluster).await?;
+    let name = before.metadata.name.context("no name")?;
+    let api: Api<RuntimeInstance> = Api::namespaced(cluster.client.clone(), &cluster.namespace);
+    api.delete(&name, &DeleteParams::default()).await?;
+    eventually("the inventory again", || async {
+        let now = told().await.filter(|now| now.metadata.uid != before.metadata.uid);
+        Ok(now.is_some_and(|now| now.status == before.status))
+    })
+    .await
 }
 
 /// Two names mean something by themselves: what becomes of them is in the record of each Run.
