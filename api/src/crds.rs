@@ -75,9 +75,12 @@ pub fn volume_source(_: &mut SchemaGenerator) -> Schema {
 /// Entries of a map of quantities that a rule compares one by one.
 pub const FEW: u32 = 7;
 
-/// Resource name to quantity, at most 32 entries.
+/// Entries of a map of quantities.
+pub const NAMES: u32 = 32;
+
+/// Resource name to quantity, at most [`NAMES`] entries.
 pub fn quantities(_: &mut SchemaGenerator) -> Schema {
-    quantities_up_to(32)
+    quantities_up_to(NAMES)
 }
 
 /// Resource name to quantity, at most [`FEW`] entries.

@@ -7,14 +7,12 @@ use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{ContainerStatus, Pod, PodCondition, PodStatus};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use kruntimes_api::bounds::NAMES;
 use kruntimes_api::names::{HEARTBEAT_REASON, RUNTIME_CONTAINER, RUNTIMED_READY};
 use kruntimes_api::{Runtime, RuntimeStatus};
 use kruntimes_resources::{Amounts, display, names};
 
 use crate::desired::selector_text;
-
-/// The kind takes so many names in `status.capacity` and `status.inUse`; a status with more would be refused.
-pub(crate) const MAX_NAMES: usize = 32;
 
 /// Conditions carry at most so many bytes of text here.
 const MAX_MESSAGE: usize = 1024;
@@ -253,7 +251,7 @@ fn count(pods: usize) -> i32 {
 /// As many as a status takes, by name, `runs` always among them: servers may bring more than their Runtime says.
 fn quantities(amounts: &Amounts) -> BTreeMap<String, Quantity> {
     let is_runs = |name: &str| name == names::RUNS;
-    let room = MAX_NAMES - usize::from(amounts.has(names::RUNS));
+    let room = NAMES - usize::from(amounts.has(names::RUNS));
     let others = amounts.iter().filter(|(name, _)| !is_runs(name)).take(room);
     let chosen = amounts.iter().filter(|(name, _)| is_runs(name)).chain(others);
     chosen.map(|(name, amount)| (name.to_string(), Quantity(display(name, amount)))).collect()

@@ -10,7 +10,10 @@ impl Server for Shell {
     }
 
     async fn launch(&self, job: &Job) -> Result<Launch, LaunchError> {
-        assert!(!job.options.contains_key("mistake"), "a mistake of the author's");
+        match job.options.get("mistake").map(String::as_str) {
+            Some("hang") => std::future::pending().await,
+            mistake => assert!(mistake.is_none(), "a mistake of the author's"),
+        }
         let (program, args) =
             job.args.split_first().ok_or_else(|| LaunchError::invalid("args", "no command"))?;
         let stdin = job.options.get("stdin").cloned().unwrap_or_default();

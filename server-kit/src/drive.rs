@@ -30,8 +30,9 @@ use crate::usage::Measured;
 /// How long a start may wait for a process before the execution is refused.
 const START_PATIENCE: Duration = Duration::from_secs(2);
 
-/// How long the author may take to say how a job starts.
-const LAUNCH_PATIENCE: Duration = Duration::from_secs(10);
+/// How long the author may take to say how a job starts. With [`START_PATIENCE`] it is less than the ten seconds that runtimed
+/// gives the whole call: a refusal is worth more to it than no answer.
+const LAUNCH_PATIENCE: Duration = Duration::from_secs(5);
 /// How soon a supervisor must have begun, or ended everything, before it is looked after.
 const LOOK_AFTER: Duration = Duration::from_secs(1);
 /// How long it may take to end everything, which is longer than it tries by itself.
@@ -133,7 +134,7 @@ impl Drive {
     }
 
     pub(crate) async fn run(mut self) {
-        match self.start().await {
+        match self.guarded_start().await {
             Err(error) => {
                 self.give_back(true);
                 self.engine.decide(|table| (table.refused(self.slot), Vec::new()));
@@ -174,19 +175,20 @@ impl Drive {
         Ok(())
     }
 
-    /// Asks the author, whose mistakes are no reason to keep a slot.
+    /// As [`Drive::start`]; mistakes of the author, here and in a provider, are no reason to keep a slot.
+    async fn guarded_start(&mut self) -> Result<Option<Started>, LaunchError> {
+        let started = AssertUnwindSafe(self.start()).catch_unwind().await;
+        started.unwrap_or_else(|_| {
+            Err(LaunchError::Unavailable(
+                "the server panicked at the start of the execution: its log says where".into(),
+            ))
+        })
+    }
+
     async fn launch(&self) -> Result<Launch, LaunchError> {
-        let job = self.job();
-        let asked = AssertUnwindSafe(async { self.engine.author.launch(&job).await }).catch_unwind();
-        match tokio::time::timeout(LAUNCH_PATIENCE, asked).await {
-            Ok(Ok(launch)) => launch,
-            Ok(Err(_)) => {
-                Err(LaunchError::Unavailable("the server panicked in `launch`: its log says where".into()))
-            }
-            Err(_) => {
-                Err(LaunchError::Unavailable(format!("the server has not answered in {LAUNCH_PATIENCE:?}")))
-            }
-        }
+        let launch = tokio::time::timeout(LAUNCH_PATIENCE, self.engine.author.launch(&self.job())).await;
+        let late = || format!("the server has not said in {LAUNCH_PATIENCE:?} how to start the execution");
+        launch.unwrap_or_else(|_| Err(LaunchError::Unavailable(late())))
     }
 
     /// Asks the author and hands the job over. `None` when it was stopped before.

@@ -35,7 +35,7 @@ use crate::probe;
 use crate::resources::{self, Leases, ResourceProvider};
 use crate::server::Server;
 use crate::service::Service;
-use crate::settings::{Settings, normalise};
+use crate::settings::{PASS_ENV, Settings, normalise};
 use crate::supervisor::{MARKER, Pool, nursery_main, protect_process, raise_descriptors};
 use crate::table::Bounds;
 use crate::usage;
@@ -113,6 +113,8 @@ pub fn run<S: Server>(server: S) -> ExitCode {
         Err(error) => error.exit(),
     };
     settings.pass_env.extend(server.pass_env());
+    let of_the_pool = std::env::var(PASS_ENV).unwrap_or_default();
+    settings.pass_env.extend(of_the_pool.split(',').map(|name| name.trim().to_owned()));
     let resources = server.resources();
     match start(settings, describe, resources, Arc::new(server)) {
         Ok(()) => ExitCode::SUCCESS,

@@ -12,8 +12,8 @@ pub trait Server: Send + Sync + 'static {
     /// How to start this job. Called once per accepted execution, concurrently for many; it must not
     /// start anything itself, and should take microseconds.
     ///
-    /// An error refuses the execution: the caller sees it, nothing is kept. A panic, and no answer in ten seconds, are
-    /// [`LaunchError::Unavailable`].
+    /// An error refuses the execution: the caller sees it, nothing is kept. A panic, and an answer that is awaited for more than five
+    /// seconds, are [`LaunchError::Unavailable`].
     fn launch(&self, job: &Job) -> impl Future<Output = Result<Launch, LaunchError>> + Send;
 
     /// Name in Describe; the executable's name unless overridden.

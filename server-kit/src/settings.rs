@@ -57,8 +57,9 @@ pub struct Settings {
     /// is nowhere, a path is seen from the root of each hierarchy
     #[arg(long, env = "KRUNTIME_CGROUP_PARENT", default_value = "own")]
     pub(crate) cgroup_parent: ParentFlag,
-    /// Variables of this server's environment that Runs may see as well, joined by commas; a trailing * stands for any ending
-    #[arg(long, env = "KRUNTIME_PASS_ENV", value_delimiter = ',', value_name = "NAMES")]
+    /// Variables of this server's environment that Runs may see as well, beside those that KRUNTIME_PASS_ENV names; joined by
+    /// commas, a trailing * stands for any ending
+    #[arg(long, value_delimiter = ',', value_name = "NAMES")]
     pub pass_env: Vec<String>,
     /// What Runs can ask for here: JSON, a list of {name, kind, amount, devices, env}
     #[arg(long, env = RESOURCES_ENV, hide_env_values = true, default_value = "", value_name = "JSON", value_parser = definitions)]
@@ -84,6 +85,8 @@ pub struct Settings {
 }
 
 /// The variable by which the controller tells what a Pod offers.
+/// Names, joined by commas, as [`Settings::pass_env`]: the pool's, beside those of the image's own flag.
+pub(crate) const PASS_ENV: &str = "KRUNTIME_PASS_ENV";
 const RESOURCES_ENV: &str = "KRUNTIME_RESOURCES";
 
 /// Resources as one flag carries them.

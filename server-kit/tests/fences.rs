@@ -408,6 +408,10 @@ impl Node {
             return None;
         }
         std::fs::set_permissions(&node.path, std::fs::Permissions::from_mode(mode)).expect("mode");
+        if let Err(error) = std::fs::File::open(&node.path) {
+            println!("skipped: no device can be opened here: {error}");
+            return None;
+        }
         Some(node)
     }
 

@@ -268,7 +268,7 @@ async fn logs_are_followed_from_an_offset() {
 async fn only_what_the_pool_names_of_its_environment_reaches_runs() {
     let dir = tempfile::tempdir().expect("tempdir");
     let mut command = command(&example("shell"), dir.path(), &[]);
-    command.env("KRUNTIME_PASS_ENV", "POOL_*,ONE").envs([("POOL_A", "a"), ("ONE", "1"), ("SECRET", "s")]);
+    command.env("KRUNTIME_PASS_ENV", "POOL_*, ONE").envs([("POOL_A", "a"), ("ONE", "1"), ("SECRET", "s")]);
     let mut server = TestServer::attach(command.spawn().expect("server starts"), dir).await;
     server.execute(script("a", "echo $POOL_A$ONE$SECRET")).await.expect("accepted");
     assert_eq!(server.end("a").await.stdout, "a1\n");
@@ -277,12 +277,14 @@ async fn only_what_the_pool_names_of_its_environment_reaches_runs() {
 #[tokio::test]
 async fn a_mistake_of_the_author_costs_no_slot() {
     let mut server = TestServer::start(&["--max-executions=1"]).await;
-    let mut request = script("a", "true");
-    request.options.insert("mistake".into(), "x".into());
-    let refused = server.execute(request).await.expect_err("refused");
-    assert_eq!(refused.code(), Code::Unavailable, "{refused:?}");
-    assert!(refused.message().contains("panicked in `launch`"), "{refused:?}");
-    assert_eq!(server.status("a").await.expect_err("not kept").code(), Code::NotFound);
+    for (mistake, words) in [("panic", "the server panicked"), ("hang", "has not said in 5s")] {
+        let mut request = script("a", "true");
+        request.options.insert("mistake".into(), mistake.into());
+        let refused = server.execute(request).await.expect_err("refused");
+        assert_eq!(refused.code(), Code::Unavailable, "{refused:?}");
+        assert!(refused.message().contains(words), "{refused:?}");
+        assert_eq!(server.status("a").await.expect_err("not kept").code(), Code::NotFound);
+    }
     server.execute(script("b", "true")).await.expect("the slot is free");
     assert_eq!(server.end("b").await.state(), ExecutionState::Succeeded);
 }

@@ -3,12 +3,12 @@
 use std::collections::BTreeMap;
 
 use kruntimes_api::Runtime;
+use kruntimes_api::bounds::NAMES;
 use kruntimes_api::names::{CAPACITY_ANNOTATION, CAPACITY_ANNOTATION_PREFIX, DEFAULT_RUNS};
 use kruntimes_api::runtime::{ResourceDefinition, ResourceKind, SchedulingMode};
 use kruntimes_resources::{Amount, Definition, Kind, check, check_all, kind_of, names};
 
 use super::TemplateError;
-use crate::runtime_status::MAX_NAMES;
 
 /// Everything that a Pod of `runtime` offers, by name; `runs` is always among it.
 pub(super) fn offers(runtime: &Runtime) -> Result<Vec<Definition>, TemplateError> {
@@ -33,8 +33,8 @@ pub(super) fn offers(runtime: &Runtime) -> Result<Vec<Definition>, TemplateError
     }
     let offers: Vec<Definition> = offers.into_values().filter(|offer| offer.amount.is_positive()).collect();
     check_all(&offers).map_err(TemplateError::Resource)?;
-    if offers.len() > MAX_NAMES {
-        return Err(TemplateError::TooManyNames { given: offers.len(), most: MAX_NAMES });
+    if offers.len() > NAMES {
+        return Err(TemplateError::TooManyNames { given: offers.len(), most: NAMES });
     }
     Ok(offers)
 }

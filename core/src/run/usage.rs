@@ -1,26 +1,24 @@
 //! Usage over several attempts.
 
+use kruntimes_api::bounds::FIGURES;
 use kruntimes_api::run::{Figure, Usage};
 
 use super::AttemptUsage;
-
-/// A status takes so many figures; one with more would be refused.
-const MAX_FIGURES: usize = 128;
 
 /// Adds an attempt's figures to what earlier attempts left; `None` is an attempt in which nothing was executed.
 pub(super) fn add(before: Option<&Usage>, attempt: Option<&AttemptUsage>) -> Option<Usage> {
     let Some(attempt) = attempt else { return before.cloned() };
     let mut total = before.map(|usage| usage.total.clone()).unwrap_or_default();
-    let mut dropped = attempt.figures.len() > MAX_FIGURES;
+    let mut dropped = attempt.figures.len() > FIGURES;
     for figure in &attempt.figures {
         match total.iter().position(|t| t.name == figure.name && t.scope == figure.scope) {
             Some(index) => merge(&mut total[index], figure),
-            None if total.len() < MAX_FIGURES => total.push(figure.clone()),
+            None if total.len() < FIGURES => total.push(figure.clone()),
             None => dropped = true,
         }
     }
     let incomplete = dropped || attempt.incomplete || before.is_some_and(|usage| usage.incomplete);
-    let last = attempt.figures.iter().take(MAX_FIGURES).cloned().collect();
+    let last = attempt.figures.iter().take(FIGURES).cloned().collect();
     Some(Usage { last, total, incomplete })
 }
 

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta, OwnerReference};
+use kruntimes_api::bounds;
 use kruntimes_api::instance::{
     Allocation, BackendInfo, Device, DeviceHealth, RuntimeInstance, RuntimeInstanceSpec,
     RuntimeInstanceStatus, ServerInfo,
@@ -27,8 +28,7 @@ use crate::server::{ServerView, isolation_axes};
 use crate::text::{self, cut};
 
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(10));
-/// As the CRD has it: names of what is offered, Runs that share one device, and the rest.
-const MAX_NAMES: usize = 32;
+/// As the CRD has it.
 const MAX_ALLOCATIONS: usize = 64;
 const MAX_FEATURES: usize = 64;
 const MAX_SOURCES: usize = 64;
@@ -101,12 +101,9 @@ fn allocatable(found: &[v1::Resource], annotations: &BTreeMap<String, String>) -
     for resource in found {
         amounts.insert(resource.name.clone(), Quantity(resource.allocatable.clone()));
     }
-    while amounts.len() > MAX_NAMES {
+    // What the object does not name nobody is sent for.
+    while amounts.len() > bounds::NAMES {
         let Some(last) = amounts.keys().rev().find(|name| *name != RUNS_RESOURCE).cloned() else { break };
-        tracing::warn!(
-            name = last,
-            "more than {MAX_NAMES} names are offered: Runs that ask for this one wait"
-        );
         amounts.remove(&last);
     }
     amounts
@@ -149,7 +146,10 @@ fn bytes(count: u64) -> String {
 
 fn backend(wire: &v1::BackendInfo) -> BackendInfo {
     let amounts = |map: &std::collections::HashMap<String, String>| {
-        map.iter().take(MAX_NAMES).map(|(name, amount)| (name.clone(), Quantity(amount.clone()))).collect()
+        map.iter()
+            .take(bounds::NAMES)
+            .map(|(name, amount)| (name.clone(), Quantity(amount.clone())))
+            .collect()
     };
     BackendInfo {
         kind: cut(&wire.kind, text::LABEL),

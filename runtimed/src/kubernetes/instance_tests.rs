@@ -50,7 +50,7 @@ fn more_names_than_the_object_has_room_for_leave_the_slots() {
     };
     let describe = v1::DescribeResponse { resources: (0..40).map(resource).collect(), ..Default::default() };
     let status = instance_status(Some(&describe), &annotations());
-    assert_eq!(status.allocatable.len(), MAX_NAMES);
+    assert_eq!(status.allocatable.len(), bounds::NAMES);
     assert_eq!(&*status.allocatable["runs"].0, "8");
 }
 

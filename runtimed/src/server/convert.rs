@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
+use kruntimes_api::bounds::FIGURES;
 use kruntimes_api::run::{BackendStatus, DeviceHeld, Figure, IsolationAxis, IsolationLevel};
 use kruntimes_core::ids::RunUid;
 use kruntimes_core::run::AttemptUsage;
@@ -17,7 +18,6 @@ const BASELINE_TIMEOUT: &str = "timeout";
 
 /// Entries of `status.devices`, of the figures of a record, and of `status.isolation` that the kind has room for.
 const MAX_DEVICES: usize = 128;
-const MAX_FIGURES: usize = 128;
 const MAX_AXES: usize = 16;
 
 impl From<v1::StatusResponse> for Execution {
@@ -75,8 +75,8 @@ fn usage(wire: &v1::Usage) -> AttemptUsage {
     // Nothing but numbers can be written to the API.
     let (numbers, others): (Vec<_>, Vec<_>) = named.partition(|figure| figure.value.is_finite());
     AttemptUsage {
-        incomplete: wire.incomplete || !others.is_empty() || numbers.len() > MAX_FIGURES,
-        figures: numbers.into_iter().take(MAX_FIGURES).map(figure).collect(),
+        incomplete: wire.incomplete || !others.is_empty() || numbers.len() > FIGURES,
+        figures: numbers.into_iter().take(FIGURES).map(figure).collect(),
     }
 }
 

@@ -223,8 +223,9 @@ fn gets_through(
     let all: &[&str] = if is_privileged { &["node", "mount", "namespace", "capability"] } else { &[] };
     for what in anybody.iter().chain(all) {
         let seen = control.get(*what).with_context(|| format!("{what} was not tried: {control:?}"))?;
-        // Somebody's own machine: it may have none of the devices, and its kernel may refuse to trace.
-        if !is_node && ["trace", "device"].contains(what) && seen == "refused" {
+        // The kernel may let nobody trace but a parent (Yama), and somebody's own machine may have none of the devices.
+        let may_be_refused = *what == "trace" || (*what == "device" && !is_node);
+        if may_be_refused && seen == "refused" {
             println!("{what}: refused also in no Run");
             continue;
         }

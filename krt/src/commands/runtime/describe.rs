@@ -33,7 +33,7 @@ pub(crate) async fn run(args: DescribeArgs, session: &Session, terminal: &Termin
         session.list("list RuntimeInstances", &session.api::<RuntimeInstance>(), ListParams::default()).await;
     let mut instances = instances.map(|(instances, _)| instances).unwrap_or_default();
     instances.retain(|instance| instance.spec.runtime == args.name);
-    let runs = holders(session, &instances).await;
+    let runs = holders(session, &args.name, &instances).await;
     let mut events: Vec<Event> = events_of(session, &runtime.uid().unwrap_or_default()).await;
     for pod in &pods {
         events.extend(events_of(session, &pod.uid().unwrap_or_default()).await);
@@ -45,7 +45,11 @@ pub(crate) async fn run(args: DescribeArgs, session: &Session, terminal: &Termin
 }
 
 /// Names of the Runs that hold devices, by uid. None where the reader may not list Runs: then the uids are shown.
-async fn holders(session: &Session, instances: &[RuntimeInstance]) -> BTreeMap<String, String> {
+async fn holders(
+    session: &Session,
+    runtime: &str,
+    instances: &[RuntimeInstance],
+) -> BTreeMap<String, String> {
     let devices =
         instances.iter().flat_map(|instance| instance.status.iter().flat_map(|status| &status.devices));
     let uids: BTreeSet<&str> =
@@ -53,7 +57,8 @@ async fn holders(session: &Session, instances: &[RuntimeInstance]) -> BTreeMap<S
     if uids.is_empty() {
         return BTreeMap::new();
     }
-    let runs = session.list("list Runs", &session.api::<Run>(), ListParams::default()).await;
+    let of = ListParams::default().fields(&format!("spec.runtime={runtime}"));
+    let runs = session.list("list Runs", &session.api::<Run>(), of).await;
     let named = |run: &Run| Some((run.uid()?, run.name_any()));
     let runs = runs.map(|(runs, _)| runs).unwrap_or_default();
     runs.iter().filter_map(named).filter(|(uid, _)| uids.contains(uid.as_str())).collect()
