@@ -75,6 +75,7 @@ async fn the_same_attempt_starts_once_and_newer_ones_wait_for_its_end() {
         server.execute(request.clone()).await.expect("the same answer");
     }
     server.running("a").await;
+    eventually("its script has begun", || file.exists()).await;
     let newer = ExecuteRequest { attempt: 2, assignment: 2, ..request.clone() };
     assert_eq!(server.execute(newer.clone()).await.expect_err("runs").code(), Code::AlreadyExists);
     let older = ExecuteRequest { attempt: 1, assignment: 0, ..script("a", "true") };
